@@ -1,0 +1,26 @@
+# Each target works in an empty clone; `make install` is the part they share. See scripts/install.sh for its settings.
+.PHONY: install quickstart test slow lint clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt scripts/install.sh
+	bash scripts/install.sh
+	touch $@
+
+quickstart: install  ## collect, train and evaluate one task: make quickstart ARGS="task=drawer-open"
+	.venv/bin/foreact quickstart $(ARGS)
+
+test: install  ## the fast suite; pyproject.toml leaves out tests marked slow or gpu
+	.venv/bin/pytest $(ARGS)
+
+slow: install
+	.venv/bin/pytest -m slow $(ARGS)
+
+lint: install
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/pyright
+
+clean:  ## all that was installed or built; runs/ stays
+	rm -rf .venv .venv-3.12 build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

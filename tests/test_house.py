@@ -1,0 +1,133 @@
+"""The order of the house: who imports whom, and that what is built and tracked is what is meant."""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("envs", "data", "policy", "eval")  # each imports from itself and from those before it
+LARGEST_FILE = 2_000_000  # bytes; pictures for the docs fit, data and weights do not
+
+
+def sources(*folders: str) -> list[Path]:
+    """Python files of the package, relative to its root."""
+    found = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    return sorted(path.relative_to(ROOT) for path in found)
+
+
+def imported(source: str, path: Path) -> set[str]:
+    """What the file at `path` imports, at any depth. In envs/spec.py `from ..data.store import Store` is
+    .data.store.Store (from the root of the package), `import torch.nn` is torch.nn."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ["", *path.parts[: len(path.parts) - node.level]] if node.level else []
+            names |= {".".join([*base, *filter(None, [node.module]), alias.name]) for alias in node.names}
+    return names
+
+
+def faults(source: str, path: Path) -> list[str]:
+    """What `path` may not import: rooms above its own, the package by its absolute name, torch in envs."""
+    room = path.parts[0]
+    banned = {f".{name}" for name in (*ROOMS[ROOMS.index(room) + 1 :], "configs", "__main__")}
+    banned |= {"foreact", *ROOMS} | ({"torch", "einops", "jaxtyping"} if room == "envs" else set())
+    return sorted(n for n in imported(source, path) if any(f"{n}.".startswith(f"{b}.") for b in banned))
+
+
+@pytest.mark.parametrize(
+    ("path", "line", "fault"),
+    [
+        ("envs/spec.py", "from ..data.store import Store", ".data.store.Store"),
+        ("envs/spec.py", "from .. import data", ".data"),
+        ("data/store.py", "def f():\n    from ..policy import nn", ".policy.nn"),
+        ("policy/nn/block.py", "from ...eval.bench import act", ".eval.bench.act"),
+        ("policy/nn/block.py", "from ... import eval as e", ".eval"),
+        ("data/store.py", "from foreact.envs import spec", "foreact.envs.spec"),
+        ("data/store.py", "import envs.spec", "envs.spec"),
+        ("envs/render.py", "import torch.nn as nn", "torch.nn"),
+        ("envs/render.py", "from torch import Tensor", "torch.Tensor"),
+        ("eval/report.py", "from .. import __main__", ".__main__"),
+    ],
+)
+def test_the_check_itself_finds(path, line, fault):
+    assert faults(line, Path(path)) == [fault]
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("eval/rollout.py", "from ..policy.nn import block\nfrom .. import envs, data"),
+        ("policy/nn/block.py", "from ..segments import Segment\nfrom . import attention"),
+        ("envs/render.py", "import numpy as np\nfrom .spec import Camera"),
+        ("data/store.py", "from ..envs import evaluation"),
+    ],
+)
+def test_the_check_itself_allows(path, line):
+    assert faults(line, Path(path)) == []
+
+
+def test_imports_run_one_way():
+    found = {str(path): faults((ROOT / path).read_text(), path) for path in sources(*ROOMS)}
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+def test_every_sub_package_is_listed():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {path.parent for path in sources(*ROOMS, "configs")}
+    bare = [str(folder) for folder in folders if not (ROOT / folder / "__init__.py").exists()]
+    assert bare == [], "folders with modules and without __init__.py"
+    assert sorted(listed) == sorted(
+        {"foreact", *(".".join(("foreact", *folder.parts)) for folder in folders)}
+    )
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """The wheel, built without network and from a copy, so that no build/ is left behind."""
+    tmp = tmp_path_factory.mktemp("wheel")
+    skip = shutil.ignore_patterns(".*", "runs", "build", "dist", "docs", "tests", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT, tmp / "copy", ignore=skip)
+    build = f"from setuptools import build_meta; build_meta.build_wheel({str(tmp)!r})"
+    subprocess.run([sys.executable, "-c", build], cwd=tmp / "copy", check=True, capture_output=True)
+    return next(tmp.glob("*.whl"))
+
+
+def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel):
+    files = [path for folder in (*ROOMS, "configs") for path in (ROOT / folder).rglob("*") if path.is_file()]
+    kept = {path for path in files if path.suffix != ".md" and "__pycache__" not in path.parts}
+    wanted = kept | {*ROOT.glob("*.py"), ROOT / "py.typed"}
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert held == {f"foreact/{path.relative_to(ROOT).as_posix()}" for path in wanted}
+
+
+def test_configs_compose_from_the_wheel(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    code = """
+import sys, foreact, hydra, pathlib
+assert foreact.__file__.startswith(sys.argv[1]), foreact.__file__
+with hydra.initialize_config_module("foreact.configs", version_base="1.3"):
+    for path in (pathlib.Path(sys.argv[1]) / "foreact/configs").glob("*.yaml"):
+        hydra.compose(path.stem)
+"""
+    # Beside the editable install, PYTHONPATH comes first.
+    env = os.environ | {"PYTHONPATH": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=tmp_path, env=env)
+
+
+def test_no_tracked_file_is_large():
+    if not (ROOT / ".git").exists() or not shutil.which("git"):
+        pytest.skip("not a git checkout")
+    listing = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
+    sizes = {name: (ROOT / name).stat().st_size for name in listing.split("\0") if (ROOT / name).is_file()}
+    assert {name: size for name, size in sizes.items() if size > LARGEST_FILE} == {}
