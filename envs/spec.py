@@ -1,0 +1,168 @@
+"""What every robot and simulator says about itself: cameras, state and action fields, units, rate.
+
+The spec travels inside each store and each checkpoint, so that a mismatch is an error that names both sides
+and not a policy that silently fails. Pure data: numpy and the standard library only.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from .errors import UserError
+
+Look = Literal["fast", "reference"]
+Flip = Literal["none", "rot180"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Camera:
+    """One camera: where it stands, how large its picture is, and how it is drawn.
+
+    `mount` names the simulator's camera (or the driver's device); `pos` [m, world frame] moves it if given.
+    `flip` is what turns the raw picture upright as a person sees it; stored pictures are already upright.
+    `look`: 'fast' has no shadows, multisampling or reflections, 'reference' is the simulator's own.
+    """
+
+    name: str
+    mount: str
+    height: int = 96
+    width: int = 96
+    pos: tuple[float, float, float] | None = None
+    fovy: float | None = None
+    flip: Flip = "none"
+    look: Look = "fast"
+    depth: bool = False
+
+    def __post_init__(self):
+        if self.height < 1 or self.width < 1:
+            raise UserError(f"camera {self.name!r}: size must be positive, got {self.height} x {self.width}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Field:
+    """A named group of numbers in the state, action or privileged vector, with its unit and bounds."""
+
+    name: str
+    unit: str
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def __post_init__(self):
+        if len(self.low) != len(self.high):
+            raise UserError(
+                f"field {self.name!r}: {len(self.low)} lower bounds but {len(self.high)} upper bounds"
+            )
+
+    @property
+    def size(self) -> int:
+        return len(self.low)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embodiment:
+    """The contract that environments, stores, checkpoints and robots share.
+
+    state, action, privileged: fields in the order in which they are concatenated. `privileged` is simulator
+    state (object and goal positions) for debugging and training-only targets; no policy input can reach it.
+    """
+
+    name: str
+    cameras: tuple[Camera, ...]
+    state: tuple[Field, ...]
+    action: tuple[Field, ...]
+    privileged: tuple[Field, ...] = ()
+    control_hz: float
+    conventions: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self):
+        names = [c.name for c in self.cameras]
+        if len(set(names)) != len(names):
+            raise UserError(f"embodiment {self.name!r}: two cameras share a name in {names}")
+
+    @property
+    def state_dim(self) -> int:
+        return sum(f.size for f in self.state)
+
+    @property
+    def action_dim(self) -> int:
+        return sum(f.size for f in self.action)
+
+    @property
+    def privileged_dim(self) -> int:
+        return sum(f.size for f in self.privileged)
+
+    @property
+    def action_low(self) -> np.ndarray:  # (A,)
+        return np.concatenate([np.float32(f.low) for f in self.action])
+
+    @property
+    def action_high(self) -> np.ndarray:  # (A,)
+        return np.concatenate([np.float32(f.high) for f in self.action])
+
+    def camera(self, name: str) -> Camera:
+        for camera in self.cameras:
+            if camera.name == name:
+                return camera
+        raise UserError(
+            f"embodiment {self.name!r} has no camera {name!r}; it has {[c.name for c in self.cameras]}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready dictionary; `from_dict` is its exact inverse."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_dict(cls, d: dict[str, Any]) -> "Embodiment":
+        def tuples(kind, items):
+            return tuple(
+                kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in item.items()}) for item in items
+            )
+
+        fields = {key: tuples(Field, d[key]) for key in ("state", "action", "privileged")}
+        return cls(
+            name=d["name"],
+            cameras=tuples(Camera, d["cameras"]),
+            control_hz=d["control_hz"],
+            conventions=d["conventions"],
+            **fields,
+        )
+
+    def differences(self, other: "Embodiment", *, ignore_look: bool = True) -> list[str]:
+        """Where two specs disagree, one line each as 'what: self's, other's'. Empty when compatible.
+
+        The render look is ignored by default: stores may mix looks, and a policy may see either.
+        """
+        lines: list[str] = []
+        _compare("", self.to_dict(), other.to_dict(), lines, skip={"look"} if ignore_look else set())
+        return lines
+
+
+def _compare(where: str, a: Any, b: Any, lines: list[str], skip: set[str]) -> None:
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in sorted(a.keys() | b.keys()):
+            if key not in skip:
+                _compare(f"{where}.{key}".lstrip("."), a.get(key), b.get(key), lines, skip)
+    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            _compare(f"{where}[{i}]", x, y, lines, skip)
+    elif a != b:
+        lines.append(f"{where}: {a!r} here, {b!r} there")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A task of a robot: `id` is 'suite/name', the instruction is one unique sentence."""
+
+    id: str
+    instruction: str
+    success: str
+    max_steps: int
+    group: str = ""
+
+    @property
+    def name(self) -> str:
+        """The bare name, as used for result keys."""
+        return self.id.split("/", 1)[1]
