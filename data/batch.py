@@ -1,0 +1,84 @@
+"""One training batch: what leaves the loader and enters the transforms."""
+
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..envs.spec import Embodiment
+
+
+@dataclass(kw_only=True)
+class Batch:
+    """B samples. T observation steps (the last is now), F future frames, K chunk actions.
+
+    images {camera: (B, T, H, W, 3) uint8} · future {camera: (B, F, H, W, 3) uint8} · state (B, T, S) ·
+    action, action_executed (B, K, A) · privileged (B, P) at the present step, training targets only ·
+    task (B,) index into the store's task list · step (B,) position inside the episode ·
+    *_pad: True where a window reaches beyond its episode and repeats the edge.
+    """
+
+    images: dict[str, Tensor]
+    state: Tensor
+    action: Tensor
+    action_executed: Tensor
+    task: Tensor
+    step: Tensor
+    obs_pad: Tensor
+    action_pad: Tensor
+    future: dict[str, Tensor] = field(default_factory=dict)
+    future_pad: Tensor | None = None
+    privileged: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.state)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        def move(value):
+            if isinstance(value, Tensor):
+                return value.to(device, non_blocking=True)
+            if isinstance(value, dict):
+                return {k: move(v) for k, v in value.items()}
+            return value
+
+        return Batch(**{f.name: move(getattr(self, f.name)) for f in fields(self)})
+
+
+def fake_batch(
+    embodiment: Embodiment,
+    *,
+    size: int = 2,
+    n_obs_steps: int = 1,
+    horizon: int = 4,
+    n_future: int = 1,
+    seed: int = 0,
+) -> Batch:
+    """A random batch that fits `embodiment`, for tests and dry runs."""
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
+
+    def frames(n: int) -> dict[str, Tensor]:
+        return {
+            c.name: torch.from_numpy(rng.integers(0, 256, (size, n, c.height, c.width, 3), dtype=np.uint8))
+            for c in embodiment.cameras
+        }
+
+    low, high = torch.from_numpy(embodiment.action_low), torch.from_numpy(embodiment.action_high)
+    share = torch.from_numpy(rng.random((size, horizon, embodiment.action_dim), dtype=np.float32))
+    action = low + (high - low) * share
+    return Batch(
+        images=frames(n_obs_steps),
+        future=frames(n_future),
+        state=normal(size, n_obs_steps, embodiment.state_dim),
+        action=action,
+        action_executed=action.clone(),
+        privileged=normal(size, embodiment.privileged_dim) if embodiment.privileged else None,
+        task=torch.zeros(size, dtype=torch.int64),
+        step=torch.arange(size),
+        obs_pad=torch.zeros(size, n_obs_steps, dtype=torch.bool),
+        action_pad=torch.zeros(size, horizon, dtype=torch.bool),
+        future_pad=torch.zeros(size, n_future, dtype=torch.bool),
+    )

@@ -1,0 +1,203 @@
+"""Collect demonstrations: run experts in simulators, several at a time, into a store that can be continued.
+
+The store is a function of the settings alone. Attempt k of a task is the episode of seed
+``FIRST_SEED + 1_000_000 * seed + k``, far from the seeds 1000, 1001 … of evaluation; successful attempts
+enter the store in the order of tasks and attempts, however many workers there are and whoever is first.
+"""
+
+import contextlib
+import os
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from .. import envs
+from ..envs.errors import UserError
+from ..envs.spec import Camera, Embodiment
+from . import layout
+from .agenda import Agenda
+from .crew import Alone, Crew, Processes, Recipe
+from .demonstrate import Act, Noise
+from .store import Store
+
+FIRST_SEED = 100_000
+SEEDS_PER_RUN = 1_000_000
+
+
+def collect(
+    tasks: Sequence[str],
+    episodes: int,
+    out: Path | str,
+    *,
+    seed: int = 0,
+    workers: int = 0,
+    noise: float | Noise = 0.3,
+    hold: int = 5,
+    successes_only: bool = True,
+    reference: float = 0.0,
+    cameras: Sequence[Camera] | None = None,
+    act: Act | None = None,
+    progress: bool = True,
+) -> Store:
+    """Bring the store at `out` to `episodes` episodes of each of `tasks`, and return it, open for reading.
+
+    Run again with the same settings, it continues where it was stopped or killed; only `episodes` may grow
+    and `workers` may differ. A store collected otherwise is a `UserError` that names the difference.
+
+    workers: processes that simulate and draw; 0: one a core, at most one per episode; 1: this process.
+    noise: exploration, see `Noise`; `action` is the expert's all the same, `action_executed` what was done.
+    hold: steps recorded after success. successes_only: leave failed attempts out. reference: share of the
+    episodes in the simulator's own look; their source is 'expert@reference'. cameras: instead of the
+    environment's own. act: drives instead of the expert, observation to action, in this process.
+    """
+    recipe = _recipe(noise, hold, successes_only, reference, cameras)
+    names = list(dict.fromkeys(envs.resolve(task) for task in tasks))
+    if not names or episodes < 1 or workers < 0 or seed < 0:
+        raise UserError(
+            f"collect needs at least one task, episodes >= 1, workers >= 0 and seed >= 0; "
+            f"got {len(names)} tasks, episodes={episodes}, workers={workers}, seed={seed}"
+        )
+    out = Path(out)
+    embodiment = _embodiment(names[0], cameras)
+    config = _config(names, seed, recipe, "expert" if act is None else "policy")
+    with _open(out, embodiment, config) as store:
+        agenda = Agenda.of(store, names, episodes, FIRST_SEED + SEEDS_PER_RUN * seed)
+        if any(todo.wanted for todo in agenda.tasks):
+            crew = _crew(recipe, act, workers, sum(todo.wanted for todo in agenda.tasks))
+            try:
+                _run(store, agenda, crew, len(names) * episodes, progress)
+            finally:
+                crew.close()
+    return Store.open(out)
+
+
+def _run(store: Store, agenda: Agenda, crew: Crew, total: int, progress: bool) -> None:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+    )
+    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, *times, console=Console(stderr=True), disable=not progress) as bar:
+        line = bar.add_task("collect", total=total, completed=total - sum(t.wanted for t in agenda.tasks), rate="")
+        steps = 0
+        while any(todo.wanted for todo in agenda.tasks):
+            _start(agenda, crew)
+            results = crew.results()
+            for job, episode in results:
+                agenda.finish(job, episode)
+            _start(agenda, crew)  # before writing, so that nobody waits for the disk
+            for episode in agenda.enter():
+                store.append(episode)
+                steps += len(episode)
+                seconds = bar.tasks[line].elapsed or 0.0
+                bar.update(
+                    line,
+                    advance=1,
+                    description=episode.task,
+                    rate=f"{steps / max(seconds, 1e-9):.0f} steps/s",
+                )
+
+
+def _start(agenda: Agenda, crew: Crew) -> None:
+    while crew.free and (job := agenda.next_job(ahead=32)):
+        crew.start(job)
+
+
+def _recipe(
+    noise: float | Noise, hold: int, successes_only: bool, reference: float, cameras: Sequence[Camera] | None
+) -> Recipe:
+    if hold < 0 or not 0 <= reference <= 1:
+        raise UserError(f"collect needs hold >= 0 and 0 <= reference <= 1, got hold={hold}, reference={reference}")
+    return Recipe(
+        noise=noise if isinstance(noise, Noise) else Noise(std=float(noise)),
+        hold=hold,
+        keep_failures=not successes_only,
+        cameras=tuple(cameras) if cameras is not None else None,
+        reference=reference,
+    )
+
+
+def _config(names: list[str], seed: int, recipe: Recipe, driver: str) -> dict[str, Any]:
+    """What decides the content of a store beside its embodiment; kept in it and compared when continued."""
+    noise = recipe.noise
+    return {
+        "tasks": names,
+        "seed": seed,
+        "driver": driver,
+        "noise": {"std": noise.std, "burst": noise.burst, "rest": noise.rest},
+        "hold": recipe.hold,
+        "successes_only": not recipe.keep_failures,
+        "reference": recipe.reference,
+    }
+
+
+def _open(out: Path, embodiment: Embodiment, config: dict[str, Any]) -> Store:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        store = Store.create(out, embodiment, privileged=embodiment.privileged_dim > 0)
+        return _with_record(store, config)
+    store = Store.open(out, mode="a")
+    try:
+        recorded = layout.read_root(out)["attributes"].get("collect")
+        differences = [f"embodiment {line}" for line in store.embodiment.differences(embodiment, ignore_look=False)]
+        if recorded is None and len(store) == 0:
+            return _with_record(store, config)
+        if recorded is None:
+            differences.append("collect: it was not made by collecting")
+        else:
+            differences += [
+                f"{k}: {recorded.get(k)!r} there, {v!r} now" for k, v in config.items() if recorded.get(k) != v
+            ]
+        if differences:
+            raise UserError(
+                f"{out} holds {len(store)} episodes that were made differently ({'; '.join(differences)}); "
+                "use the same settings to continue, or another path"
+            )
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def _with_record(store: Store, config: dict[str, Any]) -> Store:
+    """Write the settings into the store's attributes, under its writer's lock, and open it again."""
+    root = layout.read_root(store.path)
+    root["attributes"]["collect"] = config | {"versions": _versions()}
+    layout.replace_json(store.path / "zarr.json", root)
+    store.close()
+    return Store.open(store.path, mode="a")
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in ("foreact", "numpy", "mujoco", "metaworld"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+def _embodiment(task: str, cameras: Sequence[Camera] | None) -> Embodiment:
+    env = envs.make(task, cameras=cameras)
+    env.close()
+    return env.embodiment
+
+
+def _crew(recipe: Recipe, act: Act | None, workers: int, wanted: int) -> Crew:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(workers or cores, wanted)
+    if act is not None or workers == 1:
+        return Alone(recipe, act)
+    return Processes(recipe, workers)

@@ -1,0 +1,143 @@
+"""Samples of a store, gathered into batches fast, and the split into training and validation."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..envs.errors import UserError, choose
+from .batch import Batch
+from .cache import cached_frames
+from .store import Store
+from .windows import Windows, rows_of
+
+
+class Dataset:
+    """Samples of a store: one for each step of `episodes` (all by default), seen through `windows`.
+
+    cache: 'memmap' reads frames from decoded files that all processes share (cache.py), 'none' decodes them
+    from zarr for each batch. Small arrays are held in memory. Sample i is row `rows[i]` of the store.
+    A copy in another process maps the same files or opens the store by its path; frames are never sent.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        windows: Windows,
+        *,
+        episodes: np.ndarray | Sequence[int] | None = None,
+        cache: str = "memmap",
+    ):
+        choose(cache, ("memmap", "none"), "frame cache")
+        self.path = store.path
+        self.windows = windows
+        self.embodiment = store.embodiment
+        self.tasks = store.tasks
+        self.episodes = np.arange(len(store)) if episodes is None else np.asarray(episodes, np.int64)
+        self.episode_ends = store.episode_ends
+        self.rows = rows_of(self.episode_ends, self.episodes)
+        if len(self.rows) == 0:
+            raise UserError(f"no episodes to learn from in store {store.path}; it holds {len(store)}")
+        lengths = np.diff(self.episode_ends, prepend=0)
+        numbers = {task: i for i, task in enumerate(self.tasks)}
+        self._task_of_row = np.repeat([numbers[t] for t in store.meta.task], lengths)
+        self._episode_of_row = np.repeat(np.arange(len(store)), lengths)
+        names = ("state", "action", "action_executed", *(("privileged",) if store.has_privileged else ()))
+        self._small = {name: torch.from_numpy(store.read(name)) for name in names}
+        self._files = cached_frames(store) if cache == "memmap" else None
+        self._open(store)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def task(self) -> np.ndarray:
+        """Task number of each sample, an index into `tasks`."""
+        return self._task_of_row[self.rows]
+
+    @property
+    def episode(self) -> np.ndarray:
+        """Episode of each sample."""
+        return self._episode_of_row[self.rows]
+
+    @property
+    def step(self) -> np.ndarray:
+        """Position of each sample inside its episode: `np.flatnonzero(dataset.step == 0)` are the first."""
+        return self.rows - np.concatenate([[0], self.episode_ends])[self.episode]
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        """The samples `rows` (B,), numbers from 0 to len(dataset) − 1."""
+        rows = np.asarray(rows, np.int64)
+        if len(rows) == 0 or rows.min() < 0 or rows.max() >= len(self):
+            span = f"{rows.min()} to {rows.max()}" if len(rows) else "none"
+            raise UserError(f"samples {span} asked of a dataset of {len(self)}, numbered from 0")
+        now = self.rows[rows]
+        at = self.windows.at(self.episode_ends, now)
+        action = torch.from_numpy(at.action)
+        cameras = [c.name for c in self.embodiment.cameras]
+        has_future = bool(self.windows.future)
+        return Batch(
+            images={name: self._frames(name, at.obs) for name in cameras},
+            future={name: self._frames(name, at.future) for name in cameras} if has_future else {},
+            state=self._small["state"][torch.from_numpy(at.obs)],
+            action=self._small["action"][action],
+            action_executed=self._small["action_executed"][action],
+            privileged=self._small["privileged"][torch.from_numpy(now)] if "privileged" in self._small else None,
+            task=torch.from_numpy(self._task_of_row[now]),
+            step=torch.from_numpy(at.step),
+            obs_pad=torch.from_numpy(at.obs_pad),
+            action_pad=torch.from_numpy(at.action_pad),
+            future_pad=torch.from_numpy(at.future_pad) if has_future else None,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_maps", "_store")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open(None)
+
+    def _open(self, store: Store | None) -> None:
+        if self._files and not all(file.exists() for file in self._files.values()):
+            # another process has replaced them: the store grew, and its first rows are still ours
+            self._files = cached_frames(Store.open(self.path))
+        self._store = None if self._files else store or Store.open(self.path)
+        self._maps = {camera: np.load(file, mmap_mode="r") for camera, file in (self._files or {}).items()}
+
+    def _frames(self, camera: str, index: np.ndarray) -> torch.Tensor:
+        """Frames (B, T, H, W, 3) uint8 of the store's rows `index` (B, T)."""
+        spec = self.embodiment.camera(camera)
+        if self._store is not None:
+            unique, where = np.unique(index, return_inverse=True)
+            frames = torch.from_numpy(self._store.read(f"image/{camera}", unique))
+            return frames[torch.from_numpy(where.reshape(index.shape))]
+        out = torch.empty((*index.shape, spec.height, spec.width, 3), dtype=torch.uint8)
+        # one copy a frame, straight into the tensor; 'raise' would copy twice, and the index is in range
+        np.take(self._maps[camera], index, axis=0, out=out.numpy(), mode="clip")
+        return out
+
+
+def split_episodes(store: Store, held_out: float = 0.1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """(training, validation) episode numbers, each rising and not empty.
+
+    About a share `held_out` of every task goes to validation; a task's last episode stays in training.
+    """
+    n = len(store)
+    if not 0 < held_out < 1:
+        raise UserError(f"held_out is a share between 0 and 1, got {held_out}")
+    if n < 2:
+        raise UserError(f"store {store.path} holds {n} episodes; training and validation need one each")
+    rng = np.random.default_rng(seed)
+    tasks, task_of = np.unique(store.meta.task, return_inverse=True)
+    counts = np.bincount(task_of)
+    room = counts - 1 if counts.max() > 1 else counts
+    total = min(max(1, round(held_out * n)), int(room.sum()), n - 1)
+    wanted = held_out * counts
+    # whole parts first, then one each to the largest remainders, in random order where equal
+    quota = np.minimum(np.floor(wanted).astype(int), room)
+    order = np.lexsort((rng.random(len(tasks)), -(wanted - quota)))
+    for t in order:
+        quota[t] += quota[t] < room[t] and quota.sum() < total
+    held = np.concatenate([rng.permutation(np.flatnonzero(task_of == t))[:q] for t, q in enumerate(quota)])
+    return np.setdiff1d(np.arange(n), held), np.sort(held)
