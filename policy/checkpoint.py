@@ -1,0 +1,154 @@
+"""Checkpoints: folders of safetensors and JSON, written whole or not at all, with no pickled classes.
+
+RUN/checkpoints/latest            the newest folder's name
+RUN/checkpoints/00000650/         policy.json, normalizers.json, model.safetensors: what acts (averaged weights)
+                    training/     weights, optimiser and progress: what resumes
+"""
+
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..data.normalize import Normalizer
+from ..envs.errors import UserError
+from ..envs.spec import Embodiment
+from .config import ModelConfig, build
+from .device import resolve_device
+from .model import Model
+from .policy import Policy
+from .sentences import Sentences
+from .transforms import Transforms
+
+FORMAT_VERSION = 1
+KEPT = 2  # older checkpoints are removed: the one before the newest stays, in case the newest is damaged by others
+
+
+def write_checkpoint(run: Path, step: int, policy: Policy, training: dict[str, Any]) -> Path:
+    """Write RUN/checkpoints/<step> and then point `latest` at it.
+
+    training: {"tensors": {group: {name: tensor}}, "state": JSON-ready values}.
+    """
+    root = run / "checkpoints"
+    folder, draft = root / f"{step:08d}", root / f".draft-{step:08d}"
+    shutil.rmtree(draft, ignore_errors=True)
+    (draft / "training").mkdir(parents=True)
+    _write_policy(draft, policy)
+    for group, tensors in training["tensors"].items():
+        save_file({k: v.contiguous() for k, v in tensors.items()}, draft / "training" / f"{group}.safetensors")
+    _write_json(draft / "training" / "state.json", training["state"])
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(draft, folder)
+    pointer = root / ".latest"
+    pointer.write_text(folder.name)
+    os.replace(pointer, root / "latest")
+    for old in sorted(p for p in root.iterdir() if p.name.isdigit())[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def _write_policy(folder: Path, policy: Policy) -> None:
+    tensors = {f"model.{k}": v.contiguous() for k, v in policy.model.state_dict().items()}
+    if policy.sentences.vectors is not None:
+        tensors["sentences"] = policy.sentences.vectors
+    save_file(tensors, folder / "model.safetensors")
+    transforms = policy.transforms
+    _write_json(folder / "normalizers.json", {k: n.to_dict() for k, n in transforms.normalizers.items()})
+    about = {
+        "format_version": FORMAT_VERSION,
+        "model": asdict(policy.config),
+        "embodiment": transforms.embodiment.to_dict(),
+        "tasks": policy.tasks,
+        "instructions": list(policy.sentences.known),
+        "future_scale": transforms.future_scale,
+    }
+    _write_json(folder / "policy.json", about)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def find_checkpoint(path: Path | str) -> Path:
+    """The checkpoint folder at `path`: itself, or the newest of the run at `path`."""
+    path = Path(path)
+    if (path / "policy.json").is_file():
+        return path
+    pointer = path / "checkpoints" / "latest"
+    if pointer.is_file():
+        return path / "checkpoints" / pointer.read_text().strip()
+    what = "has no checkpoint yet" if path.is_dir() else "does not exist"
+    raise UserError(f"{path} {what}; give a run folder of `foreact train` or one of its checkpoints/ folders")
+
+
+def load_policy(path: Path | str, device: str = "auto") -> Policy:
+    """Load what acts. path: a run folder or a checkpoint folder. Raises `UserError` where it is none or is damaged."""
+    folder = find_checkpoint(path)
+    about = read_about(folder)
+    try:
+        normalizers = json.loads((folder / "normalizers.json").read_text())
+        tensors = load_file(folder / "model.safetensors")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"checkpoint {folder} is damaged: {error}") from error
+    config = build(ModelConfig, about["model"], "model")
+    embodiment = Embodiment.from_dict(about["embodiment"])
+    model = Model(config, embodiment, len(about["instructions"]))
+    sentences = Sentences(config.instruction, tuple(about["instructions"]), tensors.pop("sentences", None))
+    model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items()})
+    transforms = Transforms(
+        config,
+        embodiment,
+        {k: Normalizer.from_dict(d) for k, d in normalizers.items()},
+        about["future_scale"],
+    )
+    return Policy(model, transforms, sentences, about["tasks"], resolve_device(device))
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """The checkpoint's policy.json, with its version checked."""
+    try:
+        about = json.loads((folder / "policy.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"checkpoint {folder} is damaged: policy.json: {error}") from error
+    if about.get("format_version") != FORMAT_VERSION:
+        raise UserError(
+            f"checkpoint {folder} has format {about.get('format_version')}, this foreact reads {FORMAT_VERSION}; "
+            "use the version that wrote it"
+        )
+    return about
+
+
+def load_training(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """Tensor groups and state of `write_checkpoint`."""
+    try:
+        files = sorted((folder / "training").glob("*.safetensors"))
+        state = json.loads((folder / "training" / "state.json").read_text())
+        return {f.stem: load_file(f) for f in files}, state
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"checkpoint {folder} cannot be resumed: {error}") from error
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state as flat tensors: 'parameter number.name'."""
+    state = optimizer.state_dict()["state"]
+    return {f"{i}.{name}": torch.as_tensor(value) for i, entry in state.items() for name, value in entry.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """The inverse of `optimizer_tensors`; settings such as the learning rate stay the optimiser's own."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        number, name = key.split(".", 1)
+        like = parameters[int(number)]
+        # The fused optimiser walks through memory, so the moments must lie there as their parameter does.
+        laid_out = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+        state.setdefault(int(number), {})[name] = laid_out
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,158 @@
+"""Settings of a model, and how a plain mapping (YAML, JSON) becomes checked dataclasses."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from ..envs.errors import UserError, choose
+from .diffusion.path import PATHS, TARGETS
+from .diffusion.solve import RULES
+from .diffusion.times import GRIDS, TIMES
+from .nn.backbone import BackboneConfig
+from .segments import COUPLINGS, QUERIES
+from .tokens.images import ImageConfig
+
+T = TypeVar("T")
+
+
+def positive(name: str, value: int) -> None:
+    if value < 1:
+        raise UserError(f"{name} must be at least 1, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """How one segment is noised, what is predicted, and how much its loss weighs."""
+
+    path: str = "flow"
+    target: str = "velocity"
+    times: str = "uniform"
+    times_settings: dict[str, float] = field(default_factory=dict)
+    weight: float = 1.0
+
+    def __post_init__(self):
+        choose(self.path, PATHS, "path")
+        choose(self.target, TARGETS, "prediction target")
+        choose(self.times, TIMES, "time distribution")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolverConfig:
+    """The sampler when acting: rule, number of steps and time grid."""
+
+    rule: str = "euler"
+    steps: int = 10
+    grid: str = "uniform"
+
+    def __post_init__(self):
+        choose(self.rule, RULES, "solver")
+        choose(self.grid, GRIDS, "time grid")
+        positive("solver steps", self.steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A preset. Everything that fixes parameters, tokens, pixels and chunk length.
+
+    pixels: side of the square frames that go in (a store's frames are resized to it) · future: steps ahead of the
+    foreseen frames, empty for none · draws: noise draws of each query per encoded observation in training ·
+    prefix: probability that a draw observes the first 1 to horizon/2 actions (needed for real-time chunking) ·
+    future_delta: foresee the difference to the present frame · stack_now: put the present frame's pixels on the
+    channels of the foreseen ones.
+    """
+
+    name: str
+    backbone: BackboneConfig
+    image: ImageConfig = field(default_factory=ImageConfig)
+    pixels: int = 96
+    n_obs_steps: int = 1
+    horizon: int = 16
+    n_action_steps: int = 8
+    future: tuple[int, ...] = ()
+    future_patch: int = 16
+    future_delta: bool = True
+    stack_now: bool = True
+    action_process: Process = field(default_factory=Process)
+    future_process: Process = field(default_factory=lambda: Process(target="x0"))
+    coupling: str = "action_blind"
+    draws: dict[str, int] = field(default_factory=lambda: {"policy": 4})
+    prefix: float = 0.3
+    instruction: str = "minilm"
+    state_norm: str = "gaussian"
+    action_norm: str = "gaussian"
+    solver: SolverConfig = field(default_factory=SolverConfig)
+
+    def __post_init__(self):
+        choose(self.coupling, COUPLINGS, "coupling")
+        for name in ("pixels", "n_obs_steps", "horizon", "n_action_steps"):
+            positive(name, getattr(self, name))
+        if self.n_action_steps > self.horizon:
+            raise UserError(
+                f"n_action_steps {self.n_action_steps} > horizon {self.horizon}: a chunk has no more actions"
+            )
+        if not self.draws:
+            raise UserError("draws is empty: name at least one query to train, for example {policy: 4}")
+        for query, count in self.draws.items():
+            choose(query, QUERIES, "query")
+            positive(f"draws of {query}", count)
+        if any(self._foresees(q) for q in self.draws) and not self.future:
+            raise UserError(f"draws {self.draws} need future frames, but future is empty")
+        if any(step < 1 for step in self.future):
+            raise UserError(f"future frames start at least one step ahead, got future={list(self.future)}")
+        if self.pixels % self.future_patch:
+            raise UserError(f"{self.pixels} pixels do not divide into patches of {self.future_patch}")
+        self.image.grid(self.pixels, self.pixels)
+
+    @staticmethod
+    def _foresees(query: str) -> bool:
+        return QUERIES[query]["future"] != "absent"
+
+    def process(self, segment: str) -> Process:
+        """How the segment of that name is noised and predicted."""
+        return self.action_process if segment == "action" else self.future_process
+
+    @property
+    def can_imagine(self) -> bool:
+        return bool(self.future)
+
+
+def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
+    """Make the dataclass `cls` from a mapping, nested ones included; lists become tuples where the field is one.
+
+    Raises `UserError` on an unknown or missing key or a wrong type, naming the key's path.
+    """
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    where = where or cls.__name__
+    for key in values:
+        choose(str(key), fields, f"setting of {where}:")
+    missing = [
+        n
+        for n, f in fields.items()
+        if n not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise UserError(f"{where} lacks {', '.join(missing)}")
+    return cls(**{key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()})
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return build(typing.cast(type, hint), value, where)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return None if value is None else _convert(next(a for a in arguments if a is not type(None)), value, where)
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_convert(arguments[0], v, where) for v in value)
+    if origin is dict and isinstance(value, Mapping):
+        return {k: _convert(arguments[1], v, where) for k, v in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    plain = origin or hint
+    wrong_bool = isinstance(value, bool) and plain is not bool
+    if isinstance(plain, type) and (not isinstance(value, plain) or wrong_bool):
+        raise UserError(f"{where} must be {getattr(plain, '__name__', plain)}, got {value!r}")
+    return value

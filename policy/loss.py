@@ -1,0 +1,145 @@
+"""One loss for every query: noise what is denoised, predict, compare where it counts, one number for each segment."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..data.batch import Batch
+from .config import ModelConfig
+from .diffusion.path import PATHS, target
+from .diffusion.times import sample_times
+from .model import Model
+from .nn.backbone import Context
+from .segments import QUERIES, Role, Segment, assume
+from .transforms import Transforms
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Total to minimise, and its unweighted parts by name."""
+
+    total: Tensor
+    parts: dict[str, Tensor]
+
+
+class Alignment(nn.Module):
+    """Training only: the mean of the last layer's image tokens should tell the simulator's state.
+
+    A privileged target in the place of REPA's frozen features (Yu et al. 2025, eq. 4). It shapes the observation
+    trunk and is not a part of the policy: no privileged value reaches a policy input.
+    """
+
+    def __init__(self, width: int, privileged: int):
+        super().__init__()
+        self.read = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, privileged))
+
+    def forward(self, context: Context, image_tokens: int, privileged: Tensor) -> Tensor:
+        """Mean squared error to the normalised state (B, P)."""
+        return (self.read(context.tokens[:, :image_tokens].float().mean(dim=1)) - privileged).square().mean()
+
+
+def objective(
+    model: Model,
+    transforms: Transforms,
+    batch: Batch,
+    sentence: Tensor,
+    generator: torch.Generator,
+    *,
+    alignment: Alignment | None = None,
+    align_weight: float = 0.0,
+    image_shift: int = 0,
+) -> Losses:
+    """The training loss of one batch. All randomness comes from `generator`, so a step can be repeated exactly."""
+    config = model.config
+    offset = _offsets(len(batch), image_shift, generator, batch.state.device)
+    observation = transforms.observation(batch, sentence, offset)
+    now = observation.images[:, :, -1]
+    context = model.encode(observation)
+    targets = transforms.targets(batch, now, offset)
+    keep = _kept(batch, targets, config)
+    sums: dict[str, list[Tensor]] = {}
+    for query, draws in config.draws.items():
+        for name, value in _query_loss(model, transforms, query, draws, targets, keep, now, context, generator).items():
+            sums.setdefault(name, []).append(value * draws)
+    parts = {name: torch.stack(values).sum() / _draws_of(name, config) for name, values in sums.items()}
+    total = torch.stack([config.process(name).weight * value for name, value in parts.items()]).sum()
+    if alignment is not None and batch.privileged is not None:
+        goal = transforms.normalizers["privileged"].normalise(batch.privileged)
+        parts["align"] = alignment(context, model.image_tokens(), goal)
+        total = total + align_weight * parts["align"]
+    return Losses(total, {name: value.detach() for name, value in parts.items()})
+
+
+def _query_loss(
+    model: Model,
+    transforms: Transforms,
+    query: str,
+    draws: int,
+    targets: dict[str, Tensor],
+    keep: dict[str, Tensor],
+    now: Tensor,
+    context: Context,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Mean squared error of each denoised segment of one query, over `draws` noise draws."""
+    config = model.config
+    segments, wanted = {}, {}
+    for name, role in QUERIES[query].items():
+        if role == Role.ABSENT or name not in targets:
+            continue
+        process = config.process(name)
+        x0 = targets[name].unsqueeze(1).expand(-1, draws, -1, -1)
+        eps = torch.randn(x0.shape, generator=generator, device=x0.device)
+        t = sample_times(process.times, x0.shape[:2], generator, x0.device, **process.times_settings)
+        clean = _prefix(x0.shape[:3], config, generator, x0.device) if name == "action" else None
+        path = PATHS[process.path]
+        segments[name] = assume(role, x0, eps, t, path, clean if role == Role.DENOISE else None)
+        if role == Role.DENOISE:
+            wanted[name] = target(process.target, path, x0, eps, t)
+    stacked = transforms.beside_future(now) if "future" in segments and config.stack_now else None
+    predictions = model.denoise(segments, context, stacked)
+    return {
+        name: _masked_mse(predictions[name].float(), value, keep[name], segments[name])
+        for name, value in wanted.items()
+    }
+
+
+def _masked_mse(prediction: Tensor, wanted: Tensor, keep: Tensor, segment: Segment) -> Tensor:
+    """Mean over tokens that are neither padding (keep (B, L)) nor observed."""
+    mask = keep.unsqueeze(1).expand(prediction.shape[:3])
+    if segment.clean is not None:
+        mask = mask & ~segment.clean
+    error = (prediction - wanted).square().mean(dim=-1)
+    return (error * mask).sum() / mask.sum().clamp(min=1)
+
+
+def _prefix(shape: torch.Size, config: ModelConfig, generator: torch.Generator, device: torch.device) -> Tensor | None:
+    """With the preset's probability, the first 1 to K/2 actions of a draw are observed: (B, N, K) bool."""
+    if config.prefix <= 0 or config.horizon < 2:
+        return None
+    b, n, k = shape
+    chosen = torch.rand(b, n, 1, generator=generator, device=device) < config.prefix
+    length = torch.randint(1, k // 2 + 1, (b, n, 1), generator=generator, device=device)
+    return chosen & (torch.arange(k, device=device) < length)
+
+
+def _kept(batch: Batch, targets: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """Tokens (B, L) that lie inside their episode."""
+    keep = {"action": ~batch.action_pad}
+    if "future" in targets:
+        assert batch.future_pad is not None
+        per_frame = targets["future"].shape[1] // len(config.future)
+        keep["future"] = ~batch.future_pad.repeat_interleave(per_frame, dim=1)
+    return keep
+
+
+def _offsets(size: int, most: int, generator: torch.Generator, device: torch.device) -> Tensor | None:
+    """One random shift of up to `most` pixels for each sample; its present and future frames move together."""
+    if most == 0:
+        return None
+    return torch.randint(-most, most + 1, (size, 2), generator=generator, device=device)
+
+
+def _draws_of(segment: str, config: ModelConfig) -> int:
+    return sum(n for query, n in config.draws.items() if QUERIES[query][segment] == Role.DENOISE)

@@ -1,0 +1,52 @@
+"""Attention of a stream of tokens to itself and to a cached context.
+
+The stream holds N independent noise draws of one sample side by side. Each draw sees its own tokens and the
+context, never another draw, so the context is neither copied nor recomputed for more draws.
+Letters: B batch, H heads, N draws, L tokens of a draw, M context tokens, C channels of a head.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+KeysValues = tuple[Tensor, Tensor]  # each (B, H, M, C)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, *, context: KeysValues | None = None, mask: Tensor | None = None) -> Tensor:
+    """Scaled dot-product attention (Vaswani et al. 2017, eq. 1).
+
+    q, k, v: (B, H, N, L, C). mask: True where a query may look, broadcastable to (B, H, N, L, M + L), context
+    keys first; a query that may look nowhere is a caller's error. Returns (B, H, N, L, C).
+    """
+    # The backward pass of PyTorch's CPU kernel is slower than the plain formula; GPU kernels are faster.
+    rule = _explicit if q.device.type == "cpu" else _fused
+    return rule(q, k, v, context, mask)
+
+
+def _explicit(q: Tensor, k: Tensor, v: Tensor, context: KeysValues | None, mask: Tensor | None) -> Tensor:
+    q = q * q.shape[-1] ** -0.5
+    logits = q @ k.transpose(-1, -2)  # (B, H, N, L, L)
+    if context is not None:
+        logits = torch.cat([_per_sample(q, context[0].transpose(-1, -2)), logits], dim=-1)
+    if mask is not None:
+        logits = logits.masked_fill(~mask, float("-inf"))
+    weights = logits.softmax(dim=-1).to(v.dtype)
+    if context is None:
+        return weights @ v
+    m = context[0].shape[-2]
+    return _per_sample(weights[..., :m], context[1]) + weights[..., m:] @ v
+
+
+def _per_sample(x: Tensor, y: Tensor) -> Tensor:
+    """x (B, H, N, L, P) @ y (B, H, P, Q), as one product over all draws."""
+    out = x.flatten(2, 3) @ y
+    return out.unflatten(2, x.shape[2:4])
+
+
+def _fused(q: Tensor, k: Tensor, v: Tensor, context: KeysValues | None, mask: Tensor | None) -> Tensor:
+    if context is not None:
+        k, v = (
+            torch.cat([c.unsqueeze(2).expand(-1, -1, q.shape[2], -1, -1), x], dim=-2)
+            for c, x in zip(context, (k, v), strict=True)
+        )
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)

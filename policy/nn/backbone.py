@@ -1,0 +1,132 @@
+"""The one transformer: a context stream that is encoded once, and a denoised stream that attends to it.
+
+Context tokens (what is observed) have time 0 and never look at denoised ones, so their keys and values serve every
+solver step of a control step and every noise draw of a training sample.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ...envs.errors import UserError
+from .attention import KeysValues
+from .block import Block, Modulation, modulate
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """Width D, depth, heads; positions: 'learned' ones are always added by the embedders,
+    'rotary' turns queries and keys as well.
+
+    gate_init: where the gates of x + g · f(x) start. 0 is adaLN-zero; a short training does better with open gates,
+    because a closed stream does not see its context until the gates have grown.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    mlp_ratio: float = 4.0
+    activation: str = "gelu"
+    qk_norm: bool = True
+    positions: str = "learned"
+    gate_init: float = 0.0
+
+    def __post_init__(self):
+        if self.width % self.heads or (self.width // self.heads) % 2:
+            raise UserError(f"width {self.width} must split into {self.heads} heads of even size")
+        if self.positions not in ("learned", "rotary"):
+            raise UserError(f"positions must be 'learned' or 'rotary', got {self.positions!r}")
+
+
+@dataclass(frozen=True)
+class Context:
+    """An encoded observation: keys and values of every layer, and the last layer's tokens (B, M, D)."""
+
+    layers: list[KeysValues]
+    tokens: Tensor
+
+
+class Backbone(nn.Module):
+    """Blocks, time embedding and the modulation of every layer."""
+
+    def __init__(self, config: BackboneConfig):
+        super().__init__()
+        self.config = config
+        d = config.width
+        self.blocks = nn.ModuleList(
+            Block(d, config.heads, config.mlp_ratio, activation=config.activation, qk_norm=config.qk_norm)
+            for _ in range(config.depth)
+        )
+        self.time_mlp = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, d), nn.SiLU())
+        # The last 2 D rows modulate the final norm before the heads.
+        self.to_modulation = nn.Linear(d, (6 * config.depth + 2) * d)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for block in self.blocks:
+            nn.init.xavier_uniform_(block.attention.qkv.weight)
+            nn.init.zeros_(block.attention.qkv.bias)
+        nn.init.zeros_(self.to_modulation.weight)
+        bias = torch.zeros(6 * self.config.depth + 2, self.config.width)
+        bias[2 : 6 * self.config.depth : 3] = self.config.gate_init
+        with torch.no_grad():
+            self.to_modulation.bias.copy_(bias.flatten())
+
+    def modulation(self, t: Tensor) -> Tensor:
+        """Modulation rows of times t (...): (..., 6·depth + 2, D). A table for a solver grid is this, computed once."""
+        rows = self.to_modulation(self.time_mlp(sinusoid(t, self.config.width)))
+        return rows.unflatten(-1, (-1, self.config.width))
+
+    def encode(self, x: Tensor, *, rotary: Tensor | None = None) -> Context:
+        """Run the context tokens x (B, M, D) through all layers at time 0."""
+        x = x.unsqueeze(1)  # (B, 1, M, D)
+        rows = self.modulation(torch.zeros(1, 1, 1, device=x.device))  # (1, 1, 1, R, D)
+        layers = []
+        for i, block in enumerate(self.blocks):
+            x, (k, v) = block(x, layer_modulation(rows, i), rotary=rotary)
+            layers.append((k.squeeze(2), v.squeeze(2)))
+        return Context(layers, x.squeeze(1))
+
+    def denoise(
+        self,
+        x: Tensor,
+        rows: Tensor,
+        context: Context,
+        *,
+        selector: Tensor | None = None,
+        rotary: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Run the tokens of N draws, x (B, N, L, D), and return them ready for the heads.
+
+        rows (B or 1, N, G, R, D): modulation of G distinct times; selector (B or 1, N, L, G), one-hot, says which
+        of them each token has (None: all have the only one). mask: broadcastable to (B, 1, N, L, M + L).
+        """
+        for i, block in enumerate(self.blocks):
+            m = Modulation(*spread(rows[..., 6 * i : 6 * i + 6, :], selector))
+            x, _ = block(x, m, rotary=rotary, context=context.layers[i], mask=mask)
+        shift, scale = spread(rows[..., -2:, :], selector)
+        return modulate(nn.functional.layer_norm(x, x.shape[-1:]), shift, scale)
+
+
+def spread(rows: Tensor, selector: Tensor | None) -> tuple[Tensor, ...]:
+    """Give each token the rows of its time: (B, N, G, R, D) to R tensors (B, N, L or 1, D)."""
+    if selector is None:
+        return rows.unbind(-2)
+    per_token = selector @ rows.flatten(-2)  # a product, because the backward pass of indexing is slow on CPU
+    return per_token.unflatten(-1, rows.shape[-2:]).unbind(-2)
+
+
+def layer_modulation(rows: Tensor, layer: int) -> Modulation:
+    return Modulation(*spread(rows[..., 6 * layer : 6 * layer + 6, :], None))
+
+
+def sinusoid(t: Tensor, width: int, max_period: float = 1e4) -> Tensor:
+    """Sine and cosine features of times t (...) in [0, 1], scaled to DDPM's 0 to 1000: (..., width)."""
+    half = width // 2
+    frequency = torch.exp(-math.log(max_period) * torch.arange(half, device=t.device) / half)
+    angle = 1000.0 * t[..., None].float() * frequency
+    features = torch.cat([angle.cos(), angle.sin()], dim=-1)
+    return nn.functional.pad(features, (0, width - 2 * half))

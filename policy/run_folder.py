@@ -1,0 +1,123 @@
+"""A training run's folder: what was asked, by which versions, and the numbers along the way."""
+
+import json
+import os
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ..envs.errors import UserError
+from .device import describe_machine
+
+PACKAGES = ("foreact", "torch", "numpy", "zarr", "mujoco", "metaworld", "gymnasium")
+# Settings that change speed or what is written, and never the result: they may differ when a run goes on.
+FREE = ("train.device", "train.workers", "train.log_every", "train.save_every", "train.rollout_every")
+
+
+class RunFolder:
+    """Opens (or begins) the run at `path`. Raises `UserError` where another configuration began it."""
+
+    def __init__(self, path: Path, config: dict[str, Any], command: str):
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        about = path / "run.json"
+        if about.is_file():
+            _same(json.loads(about.read_text())["config"], config, path)
+        else:
+            _write(about, {"config": config, "versions": versions(), "machine": describe_machine()})
+        if command:
+            with (path / "commands.txt").open("a") as f:
+                f.write(command + "\n")
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Append one line to metrics.jsonl."""
+        with (self.path / "metrics.jsonl").open("a") as f:
+            f.write(json.dumps(record) + "\n")
+
+    def records(self) -> list[dict[str, Any]]:
+        return read_metrics(self.path / "metrics.jsonl")
+
+    def rewind(self, step: int) -> None:
+        """Forget what was logged after `step`: a run that was cut off goes on from its last checkpoint."""
+        kept = [r for r in self.records() if r["step"] <= step]
+        draft = self.path / ".metrics"
+        draft.write_text("".join(json.dumps(r) + "\n" for r in kept))
+        os.replace(draft, self.path / "metrics.jsonl")
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Records of a metrics.jsonl; a last line that was cut off is left out."""
+    records = []
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what a result depends on."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _same(before: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+    a, b = _flat(before), _flat(now)
+    lines = [
+        f"  {key}: {a.get(key)!r} there, {b.get(key)!r} asked for"
+        for key in sorted(a.keys() | b.keys())
+        if key not in FREE and a.get(key) != b.get(key)
+    ]
+    if lines:
+        text = "\n".join(lines)
+        raise UserError(f"{path} holds a run of another configuration; choose another out=, or match it:\n{text}")
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in json.loads(json.dumps(tree)).items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _write(path: Path, value: Any) -> None:
+    draft = path.with_name(f".{path.name}")
+    draft.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(draft, path)
+
+
+def draw_curves(records: list[dict[str, Any]], path: Path) -> None:
+    """Losses and looking over steps, as a PNG. One panel for each kind of number."""
+    from matplotlib.figure import Figure
+
+    panels = {
+        "loss": [k for k in _keys(records) if k.startswith(("loss", "val/"))],
+        "looking": [k for k in _keys(records) if k.startswith("look/")],
+        "success": [k for k in _keys(records) if k.startswith("rollout/")],
+    }
+    shown = {title: keys for title, keys in panels.items() if keys}
+    if not shown:
+        return
+    figure = Figure(figsize=(5.5 * len(shown), 3.6), layout="constrained")
+    for axes, (title, keys) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):
+        for key in keys:
+            points = [(r["step"], r[key]) for r in records if key in r]
+            axes.plot(*zip(*points, strict=True), label=key, lw=1.2)
+        axes.set(title=title, xlabel="step")
+        if title == "loss":
+            axes.set_yscale("log")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7)
+    draft = path.with_name(f".{path.name}")
+    figure.savefig(draft, format="png", dpi=110)
+    os.replace(draft, path)
+
+
+def _keys(records: list[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(k for r in records for k, v in r.items() if isinstance(v, int | float)))

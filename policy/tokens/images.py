@@ -1,0 +1,139 @@
+"""Camera frames to tokens, and patches of pixels to and from frames."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from ...envs.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig:
+    """How an observed frame becomes tokens.
+
+    stem 'conv': one stride-2 convolution for each entry of `channels`, the last map's cells are the tokens.
+    stem 'patch': square patches of `patch` pixels, linearly embedded (channels and keypoints are not used).
+    keypoints: so many spatial-softmax points (Levine et al. 2016, §4.2) of the last but one map join as one token;
+    0 for none.
+    """
+
+    stem: str = "conv"
+    channels: tuple[int, ...] = (32, 64, 128, 256)
+    keypoints: int = 0
+    patch: int = 16
+
+    def __post_init__(self):
+        if self.stem not in ("conv", "patch"):
+            raise UserError(f"image stem must be 'conv' or 'patch', got {self.stem!r}")
+        if self.stem == "conv" and len(self.channels) < 2:
+            raise UserError(f"a convolutional stem needs at least two stages, got channels={self.channels}")
+
+    @property
+    def stride(self) -> int:
+        return 2 ** len(self.channels) if self.stem == "conv" else self.patch
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of tokens. Raises `UserError` where the frame does not divide evenly."""
+        if height % self.stride or width % self.stride:
+            raise UserError(f"a frame of {height} x {width} does not divide into cells of {self.stride} pixels")
+        return height // self.stride, width // self.stride
+
+    def count(self, height: int, width: int) -> int:
+        """Tokens of one frame."""
+        rows, columns = self.grid(height, width)
+        return rows * columns + (1 if self.stem == "conv" and self.keypoints else 0)
+
+
+class ConvStem(nn.Module):
+    """Normalised strided convolutions on pixels and their coordinates, with an optional keypoint token."""
+
+    def __init__(self, config: ImageConfig, width: int):
+        super().__init__()
+        sizes = (5, *config.channels)  # three colours and the pixel's own two coordinates
+        self.stages = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(a, b, 3, stride=2, padding=1), nn.GroupNorm(_groups(b), b), nn.SiLU())
+            for a, b in pairwise(sizes)
+        )
+        self.project = nn.Linear(config.channels[-1], width)
+        self.to_keypoints = nn.Conv2d(config.channels[-2], config.keypoints, 1) if config.keypoints else None
+        self.from_keypoints = nn.Linear(2 * config.keypoints, width) if config.keypoints else None
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, 3, H, W) in [-1, 1] → (B, L, D)."""
+        x = torch.cat([x, coordinates(x)], dim=1).contiguous(memory_format=torch.channels_last)
+        before = x
+        for stage in self.stages:
+            before, x = x, stage(x)
+        tokens = self.project(rearrange(x, "b c h w -> b (h w) c"))
+        if self.to_keypoints is None or self.from_keypoints is None:
+            return tokens
+        points = self.from_keypoints(spatial_softmax(self.to_keypoints(before)))
+        return torch.cat([tokens, points[:, None].to(tokens.dtype)], dim=1)
+
+
+class PatchStem(nn.Module):
+    """Linear embedding of square patches (Dosovitskiy et al. 2021, ViT)."""
+
+    def __init__(self, config: ImageConfig, width: int):
+        super().__init__()
+        self.patch = config.patch
+        self.project = nn.Linear(3 * config.patch**2, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, 3, H, W) in [-1, 1] → (B, L, D)."""
+        return self.project(rearrange(x, "b c (h p) (w q) -> b (h w) (p q c)", p=self.patch, q=self.patch))
+
+
+STEMS: dict[str, type[ConvStem] | type[PatchStem]] = {"conv": ConvStem, "patch": PatchStem}
+
+
+def _groups(channels: int) -> int:
+    return next(g for g in (8, 4, 2, 1) if channels % g == 0)
+
+
+def coordinates(x: Tensor) -> Tensor:
+    """Row and column of every pixel of x (B, C, H, W) in [-1, 1]: (B, 2, H, W)."""
+    rows = torch.linspace(-1, 1, x.shape[-2], device=x.device, dtype=x.dtype)
+    columns = torch.linspace(-1, 1, x.shape[-1], device=x.device, dtype=x.dtype)
+    return torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(x.shape[0], -1, -1, -1)
+
+
+def spatial_softmax(maps: Tensor) -> Tensor:
+    """Expected row and column of each map (B, K, H, W): (B, 2 K) in [-1, 1]."""
+    weights = maps.float().flatten(2).softmax(dim=-1)  # (B, K, H W)
+    where = coordinates(maps.float()[:1, :1]).flatten(2)  # (1, 2, H W)
+    return torch.einsum("bkp,xcp->bkc", weights, where).flatten(1)
+
+
+def shift(frames: Tensor, offset: Tensor) -> Tensor:
+    """Move each sample's frames (B, ..., H, W, C) by its offset (B, 2) [pixels], repeating the edge."""
+    height, width = frames.shape[-3:-1]
+    rows = (torch.arange(height, device=frames.device) + offset[:, :1]).clamp(0, height - 1)  # (B, H)
+    columns = (torch.arange(width, device=frames.device) + offset[:, 1:]).clamp(0, width - 1)
+    moved = [f[..., r[:, None], c[None, :], :] for f, r, c in zip(frames, rows, columns, strict=True)]
+    return torch.stack(moved)
+
+
+def patchify(frames: Tensor, patch: int) -> Tensor:
+    """Frames (..., H, W, C) to patch tokens (..., H/p · W/p, p·p·C)."""
+    return rearrange(frames, "... (h p) (w q) c -> ... (h w) (p q c)", p=patch, q=patch)
+
+
+def unpatchify(tokens: Tensor, patch: int, height: int, width: int) -> Tensor:
+    """The inverse of `patchify`."""
+    h, w = height // patch, width // patch
+    return rearrange(tokens, "... (h w) (p q c) -> ... (h p) (w q) c", h=h, w=w, p=patch, q=patch)
+
+
+def resize(frames: Tensor, size: int) -> Tensor:
+    """Frames (..., H, W, 3) float to (..., size, size, 3), area-averaged when shrinking."""
+    if frames.shape[-3:-1] == (size, size):
+        return frames
+    lead = frames.shape[:-3]
+    flat = rearrange(frames.reshape(-1, *frames.shape[-3:]), "b h w c -> b c h w")
+    return rearrange(F.interpolate(flat, (size, size), mode="area"), "b c h w -> b h w c").reshape(*lead, size, size, 3)

@@ -1,0 +1,151 @@
+"""The training loop: it reads from top to bottom, logs, validates, saves and stops when asked."""
+
+import contextlib
+import dataclasses
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..data.store import Store
+from ..envs.errors import UserError
+from .checkpoint import find_checkpoint
+from .config import ModelConfig
+from .policy import Policy
+from .run_folder import RunFolder, draw_curves
+from .trainer import NotFinite, TrainConfig, Trainer
+
+Evaluate = Callable[[Policy, int], dict[str, float]]
+"""Rollouts during training: (policy with averaged weights, step) → numbers to log."""
+
+
+def train(
+    data: Path | str,
+    model: ModelConfig,
+    config: TrainConfig,
+    out: Path | str,
+    *,
+    command: str = "",
+    evaluate: Evaluate | None = None,
+    progress: bool = True,
+) -> Path:
+    """Train `model` on the store at `data` and return the run folder. The same call resumes where it stopped.
+
+    Raises `UserError` for a store or configuration that does not fit, and for a loss that is not finite (its batch is
+    saved first). SIGTERM and Ctrl-C save a checkpoint and raise `KeyboardInterrupt`.
+    """
+    with Store.open(data) as store:
+        _check(store, model)
+        trainer = Trainer(store, model, config)
+    settings = {"data": str(data), "model": dataclasses.asdict(model), "train": dataclasses.asdict(config)}
+    run = RunFolder(Path(out), settings, command)
+    if (run.path / "checkpoints" / "latest").is_file():
+        trainer.resume(find_checkpoint(run.path))
+    run.rewind(trainer.step)
+    with _Interrupts() as interrupts, _bar(trainer.step, config.steps, enabled=progress) as tick:
+        _loop(trainer, run, interrupts, tick, evaluate)
+    return run.path
+
+
+def _loop(
+    trainer: Trainer, run: RunFolder, interrupts: "_Interrupts", tick: Callable, evaluate: Evaluate | None
+) -> None:
+    config = trainer.config
+    batches = trainer.loader.iterate(trainer.step * config.accumulate)
+    began, samples = time.perf_counter(), 0
+    while trainer.step < config.steps:
+        try:
+            record: dict[str, Any] = trainer.update(batches)
+        except NotFinite as error:
+            raise UserError(f"{error}; its batch is in {_keep(error, run.path)}") from error
+        step, last = trainer.step, trainer.step == config.steps
+        samples += config.batch_size * config.accumulate
+        if _due(step, config.val_every) or (last and config.val_every):
+            record |= trainer.validate()
+        if evaluate is not None and _due(step, config.rollout_every):
+            record |= {f"rollout/{k}": v for k, v in evaluate(trainer.averaged(), step).items()}
+        if _due(step, config.log_every) or last or any("/" in k and not k.startswith("loss/") for k in record):
+            rate = samples / (time.perf_counter() - began)
+            run.log({"step": step, **record, "samples_per_s": rate})
+        if _due(step, config.save_every) or last or interrupts.asked:
+            trainer.save(run.path)
+            draw_curves(run.records(), run.path / "curves.png")
+        tick(record)
+        if interrupts.asked and not last:
+            raise KeyboardInterrupt(f"saved at step {step} of {config.steps}; the same command goes on from there")
+    close = getattr(batches, "close", None)
+    if close:
+        close()
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _check(store: Store, model: ModelConfig) -> None:
+    if len(store) < 2:
+        raise UserError(
+            f"store {store.path} holds {len(store)} episodes; training needs one to learn and one to hold out"
+        )
+    for camera in store.embodiment.cameras:
+        if camera.height != camera.width:
+            raise UserError(f"camera {camera.name!r} is {camera.height} x {camera.width}; presets take square frames")
+        if camera.height < model.pixels:
+            raise UserError(
+                f"model {model.name!r} takes {model.pixels} pixels, but camera {camera.name!r} of store "
+                f"{store.path} has {camera.height}; collect larger frames or set model.pixels={camera.height}"
+            )
+
+
+def _keep(error: NotFinite, run: Path) -> Path:
+    path = run / f"not_finite_{error.step:08d}.safetensors"
+    tensors: dict[str, Tensor] = {}
+    for field in dataclasses.fields(error.batch):
+        value = getattr(error.batch, field.name)
+        named = {f"{field.name}/{k}": v for k, v in value.items()} if isinstance(value, dict) else {field.name: value}
+        tensors |= {k: v.contiguous() for k, v in named.items() if isinstance(v, Tensor)}
+    save_file(tensors, path)
+    return path
+
+
+class _Interrupts:
+    """SIGINT and SIGTERM ask the loop to save and stop after the step at hand; a second Ctrl-C stops at once."""
+
+    def __enter__(self) -> "_Interrupts":
+        self.asked = False
+        self._before: dict[int, Any] = {}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._before[number] = signal.signal(number, self._ask)
+            except ValueError:  # only the main thread may; elsewhere the caller handles signals
+                break
+        return self
+
+    def _ask(self, *_: Any) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _bar(done: int, total: int, *, enabled: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A progress bar; yields what is called with each step's numbers."""
+    columns = (TextColumn("train"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), disable=not enabled) as bar:
+        task = bar.add_task("train", total=total, completed=done, text="")
+        shown: dict[str, float] = {}
+
+        def tick(record: dict[str, Any]) -> None:
+            shown.update({k: record[k] for k in ("loss", "val/action", "look/first_corr") if k in record})
+            bar.update(task, advance=1, text=" ".join(f"{k} {v:.3g}" for k, v in shown.items()))
+
+        yield tick

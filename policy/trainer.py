@@ -1,0 +1,213 @@
+"""Everything that a training run needs, and one step of it.
+
+All randomness of step n is a function of (seed, n), so a run that goes on from a checkpoint repeats an uninterrupted
+one bit for bit (same machine type, threads and compile setting).
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..data.batch import Batch
+from ..data.dataset import Dataset, split_episodes
+from ..data.loader import Loader
+from ..data.normalize import fit_normalizers
+from ..data.store import Store
+from ..data.windows import Windows
+from ..envs.errors import UserError, choose
+from .checkpoint import load_training, optimizer_tensors, restore_optimizer, write_checkpoint
+from .config import ModelConfig, positive
+from .device import autocast, resolve_device, resolve_precision
+from .ema import EMA
+from .loss import Alignment, Losses, objective
+from .model import Model
+from .policy import Policy
+from .sentences import Sentences
+from .transforms import Transforms, fit_future_scale
+from .validate import looking, sentence_of, validation_loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a preset is trained.
+
+    align: weight of the alignment of image tokens to the simulator's state, 0 for none; ignored, with a note, for a
+    store without such state · image_shift: largest random shift [pixels] · early: how much likelier the first
+    `early_steps` steps of an episode are drawn · accumulate: batches for one update · every: 0 for never.
+    """
+
+    steps: int = 1000
+    batch_size: int = 64
+    accumulate: int = 1
+    lr: float = 1e-3
+    warmup: int = 50
+    schedule: str = "cosine"
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    ema: float = 0.99
+    align: float = 0.0
+    image_shift: int = 4
+    early: float = 1.0
+    early_steps: int = 10
+    held_out: float = 0.1
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    compile: bool = False
+    workers: int = 0
+    log_every: int = 10
+    val_every: int = 100
+    save_every: int = 200
+    rollout_every: int = 0
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "accumulate", "log_every", "save_every"):
+            positive(name, getattr(self, name))
+        choose(self.schedule, ("cosine", "constant"), "learning-rate schedule")
+        if not 0 < self.held_out < 1:
+            raise UserError(f"held_out is a share of the episodes between 0 and 1, got {self.held_out}")
+
+
+class Trainer:
+    """Everything that a run needs, built from a store and two configurations, and resumed if there is a checkpoint."""
+
+    def __init__(self, store: Store, model_config: ModelConfig, config: TrainConfig):
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.device = resolve_device(config.device)
+        self.precision = resolve_precision(config.precision, self.device)
+        windows = Windows(
+            n_obs_steps=model_config.n_obs_steps, horizon=model_config.horizon, future=model_config.future
+        )
+        learn, hold = split_episodes(store, config.held_out, config.seed)
+        self.data = Dataset(store, windows, episodes=learn)
+        self.held_out = Dataset(store, windows, episodes=hold)
+        aligned = config.align > 0 and store.has_privileged
+        modes = {"state": model_config.state_norm, "action": model_config.action_norm}
+        normalizers = fit_normalizers(store, learn, modes | ({"privileged": "gaussian"} if aligned else {}))  # type: ignore[arg-type]
+        sample = self.data.batch(np.linspace(0, len(self.data) - 1, min(256, len(self.data))).astype(int))
+        scale = fit_future_scale(model_config, store.embodiment, sample)
+        transforms = Transforms(model_config, store.embodiment, normalizers, scale)
+        sentences = Sentences.learn([store.instructions[t] for t in store.tasks], model_config.instruction)
+        self.model = Model(model_config, store.embodiment, len(sentences.known)).to(self.device)
+        averaged = Model(model_config, store.embodiment, len(sentences.known))
+        averaged.load_state_dict(self.model.state_dict())
+        self.policy = Policy(averaged, transforms, sentences, store.tasks, self.device)
+        width = model_config.backbone.width
+        self.alignment = Alignment(width, store.embodiment.privileged_dim).to(self.device) if aligned else None
+        self.parameters = [*self.model.parameters(), *(self.alignment.parameters() if self.alignment else [])]
+        self.optimizer = torch.optim.AdamW(_groups(self.parameters, config.weight_decay), lr=config.lr, fused=True)
+        self.ema = EMA(self.model, decay=config.ema)
+        self.loader = Loader(
+            self.data,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            workers=config.workers,
+            weights=self._weights(),
+        )
+        self.step = 0
+        if config.compile:
+            self.model.backbone.compile()
+
+    def _weights(self) -> np.ndarray | None:
+        if self.config.early == 1:
+            return None
+        return np.where(self.data.step < self.config.early_steps, self.config.early, 1.0)
+
+    def update(self, batches: Iterator[Batch]) -> dict[str, float]:
+        """One optimiser step. Raises `NotFinite` before the weights are touched by a bad loss."""
+        config, sums = self.config, {}
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.lr * learning_rate(self.step, config)
+        for part in range(config.accumulate):
+            batch = next(batches)
+            losses = self._losses(batch, part)
+            if not bool(torch.isfinite(losses.total)):
+                raise NotFinite(self.step, batch)
+            (losses.total / config.accumulate).backward()
+            for name, value in {"loss": losses.total.detach(), **losses.parts}.items():
+                sums[name] = sums.get(name, 0.0) + value / config.accumulate
+        norm = nn.utils.clip_grad_norm_(self.parameters, config.clip)
+        if not bool(torch.isfinite(norm)):
+            raise NotFinite(self.step, batch)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.ema.update(self.model)
+        self.step += 1
+        named = {name if name == "loss" else f"loss/{name}": float(v) for name, v in sums.items()}
+        return named | {"grad_norm": float(norm), "lr": self.optimizer.param_groups[0]["lr"]}
+
+    def _losses(self, batch: Batch, part: int) -> Losses:
+        seed = np.random.SeedSequence([self.config.seed, self.step, part]).generate_state(1)[0]
+        generator = torch.Generator(self.device).manual_seed(int(seed))
+        with autocast(self.precision, self.device):
+            return objective(
+                self.model, self.policy.transforms, batch.to(self.device), sentence_of(self.policy, batch), generator,
+                alignment=self.alignment, align_weight=self.config.align, image_shift=self.config.image_shift,
+            )  # fmt: skip
+
+    def averaged(self) -> Policy:
+        """The policy with the averaged weights of now."""
+        self.ema.copy_to(self.policy.model)
+        return self.policy
+
+    def validate(self) -> dict[str, float]:
+        """Held-out loss of each segment and the looking metrics, with the averaged weights."""
+        policy = self.averaged()
+        losses = validation_loss(
+            policy, self.held_out, batch_size=self.config.batch_size, batches=2, precision=self.precision,
+            alignment=self.alignment,
+        )  # fmt: skip
+        return {f"val/{k}": v for k, v in losses.items()} | {
+            f"look/{k}": v for k, v in looking(policy, self.held_out).items()
+        }
+
+    def save(self, run: Path) -> None:
+        groups: dict[str, dict[str, Tensor]] = {
+            "weights": dict(self.model.state_dict()),
+            "optimizer": optimizer_tensors(self.optimizer),
+            "ema": self.ema.state_dict(),
+        }
+        if self.alignment is not None:
+            groups["alignment"] = dict(self.alignment.state_dict())
+        write_checkpoint(run, self.step, self.averaged(), {"tensors": groups, "state": {"step": self.step}})
+
+    def resume(self, folder: Path) -> None:
+        groups, state = load_training(folder)
+        self.model.load_state_dict(groups["weights"])
+        restore_optimizer(self.optimizer, groups["optimizer"])
+        self.ema.load_state_dict(groups["ema"])
+        if self.alignment is not None:
+            self.alignment.load_state_dict(groups["alignment"])
+        self.step = state["step"]
+
+
+class NotFinite(UserError):
+    """A loss or gradient that is NaN or infinite, with the batch that made it."""
+
+    def __init__(self, step: int, batch: Batch):
+        super().__init__(f"the loss is not finite at step {step}")
+        self.step, self.batch = step, batch
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Share of the peak rate at a step: linear warm-up, then a half cosine to 0 or constant."""
+    if step < config.warmup:
+        return (step + 1) / config.warmup
+    if config.schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - config.warmup) / max(1, config.steps - config.warmup)))
+
+
+def _groups(parameters: list[nn.Parameter], decay: float) -> list[dict[str, Any]]:
+    """Weight decay on matrices only."""
+    return [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]

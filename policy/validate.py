@@ -1,0 +1,86 @@
+"""Numbers on held-out episodes: the loss of each segment, and whether the policy looks.
+
+Only the first tenth of an episode rewards looking: later the arm's own motion tells what comes. So the mean loss can be
+low while the arm sets off to the wrong place. `looking` measures the first frames alone.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from ..data.batch import Batch
+from ..data.loader import Dataset
+from .device import autocast
+from .loss import Alignment, objective
+from .policy import Policy
+
+
+def validation_loss(
+    policy: Policy,
+    dataset: Dataset,
+    *,
+    batch_size: int,
+    batches: int,
+    precision: str,
+    alignment: Alignment | None = None,
+) -> dict[str, float]:
+    """Loss parts over up to `batches` batches spread evenly over the held-out steps, with the same noise each time."""
+    device = policy.device
+    rows = np.linspace(0, len(dataset) - 1, min(len(dataset), batch_size * batches)).astype(np.int64)
+    totals: dict[str, float] = {}
+    with torch.inference_mode():
+        for i, batch in enumerate(_chunks(dataset, rows, batch_size)):
+            generator = torch.Generator(device).manual_seed(i)
+            moved = batch.to(device)
+            with autocast(precision, device):
+                losses = objective(
+                    policy.model,
+                    policy.transforms,
+                    moved,
+                    sentence_of(policy, batch),
+                    generator,
+                    alignment=alignment,
+                )
+            for name, value in losses.parts.items():
+                totals[name] = totals.get(name, 0.0) + float(value) * len(batch) / len(rows)
+    return totals
+
+
+def looking(policy: Policy, dataset: Dataset, *, most: int = 64) -> dict[str, float]:
+    """Does the policy go where the object is, from the first held-out frames on?
+
+    first_corr: correlation over episodes of the mean of the first `n_action_steps` actions with the expert's, averaged
+    over action dimensions that vary. first_error: their root mean squared difference, in units of the expert's spread.
+    """
+    rows = np.flatnonzero(dataset.step == 0)[:most]
+    n = policy.n_action_steps
+    predicted, wanted = [], []
+    for batch in _chunks(dataset, rows, 16):
+        observations = [
+            {"images": {c: v[i].numpy() for c, v in batch.images.items()}, "state": batch.state[i].numpy()}
+            for i in range(len(batch))
+        ]
+        sentences = [policy.sentences.known[policy.tasks.index(dataset.tasks[t])] for t in batch.task.tolist()]
+        chunk = policy.act(observations, sentences, [(0, int(t), 0) for t in range(len(batch))])
+        predicted.append(chunk[:, :n].mean(1))
+        wanted.append(batch.action[:, :n].mean(1).numpy())
+    x, y = np.concatenate(predicted), np.concatenate(wanted)
+    varies = y.std(0) > 0.02 * np.abs(y).max()
+    if len(rows) < 3 or not varies.any():
+        return {}
+    x, y = x[:, varies], y[:, varies]
+    spread = y.std(0)
+    corr = ((x - x.mean(0)) * (y - y.mean(0))).mean(0) / (np.maximum(x.std(0), 1e-6) * spread)
+    error = np.sqrt((((x - y) / spread) ** 2).mean())
+    return {"first_corr": float(corr.mean()), "first_error": float(error)}
+
+
+def sentence_of(policy: Policy, batch: Batch) -> torch.Tensor:
+    """The network's instruction input for a batch of the store that the policy was trained on."""
+    return policy.sentences.inputs([policy.sentences.known[i] for i in batch.task.tolist()]).to(policy.device)
+
+
+def _chunks(dataset: Dataset, rows: np.ndarray, size: int) -> Iterator[Batch]:
+    for start in range(0, len(rows), size):
+        yield dataset.batch(rows[start : start + size])

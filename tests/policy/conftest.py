@@ -1,0 +1,89 @@
+"""A tiny robot, its fake store and a tiny preset of each kind: model tests need no simulator."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from foreact.data.normalize import Normalizer
+from foreact.data.schema import fake_episode
+from foreact.data.store import Store
+from foreact.envs.spec import Camera, Embodiment, Field
+from foreact.policy.config import ModelConfig
+from foreact.policy.model import Model
+from foreact.policy.nn.backbone import BackboneConfig
+from foreact.policy.policy import Policy
+from foreact.policy.sentences import Sentences
+from foreact.policy.tokens.images import ImageConfig
+from foreact.policy.transforms import Transforms
+
+
+def _field(name: str, size: int) -> Field:
+    return Field(name=name, unit="m", low=(-1.0,) * size, high=(1.0,) * size)
+
+
+@pytest.fixture(scope="session")
+def embodiment() -> Embodiment:
+    return Embodiment(
+        name="toy",
+        cameras=(
+            Camera(name="front", mount="front", height=32, width=32),
+            Camera(name="side", mount="side", height=32, width=32),
+        ),
+        state=(_field("hand", 3),),
+        action=(_field("velocity", 3), _field("gripper", 1)),
+        privileged=(_field("object", 3),),
+        control_hz=20,
+    )
+
+
+@pytest.fixture(scope="session")
+def preset() -> ModelConfig:
+    """Joint, tiny, with everything on: two views, two observation steps, two future frames."""
+    return ModelConfig(
+        name="joint/test",
+        backbone=BackboneConfig(width=32, depth=2, heads=2, gate_init=0.2),
+        image=ImageConfig(channels=(8, 8, 8), keypoints=4),
+        pixels=32,
+        n_obs_steps=2,
+        horizon=6,
+        n_action_steps=3,
+        future=(2, 4),
+        future_patch=16,
+        draws={"policy": 2, "joint": 1},
+        instruction="table",
+    )
+
+
+@pytest.fixture(scope="session")
+def make_policy(embodiment: Embodiment):
+    """(config, randomised heads) → an untrained policy whose output depends on everything."""
+
+    def make(config: ModelConfig) -> Policy:
+        import torch
+
+        torch.manual_seed(0)
+        rng = np.random.default_rng(0)
+        sizes = {"state": 3, "action": 4, "privileged": 3}
+        normalizers = {
+            k: Normalizer.fit(rng.standard_normal((64, n)).astype(np.float32), "gaussian") for k, n in sizes.items()
+        }
+        model = Model(config, embodiment, 2)
+        for parameter in model.parameters():  # zero-initialised heads and gates would hide differences
+            torch.nn.init.normal_(parameter, std=0.1)
+        sentences = Sentences("table", ("go left", "go right"))
+        return Policy(model, Transforms(config, embodiment, normalizers, 0.5), sentences, ["toy/l", "toy/r"], "cpu")
+
+    return make
+
+
+@pytest.fixture
+def store(tmp_path: Path, embodiment: Embodiment) -> Path:
+    """Six fake episodes of two tasks on disk."""
+    path = tmp_path / "store"
+    with Store.create(path, embodiment, privileged=True) as made:
+        for i in range(6):
+            episode = fake_episode(embodiment, steps=12 + i, seed=i, privileged=True)
+            task, sentence = (("toy/l", "go left"), ("toy/r", "go right"))[i % 2]
+            made.append(dataclasses.replace(episode, task=task, instruction=sentence))
+    return path

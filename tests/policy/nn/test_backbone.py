@@ -1,0 +1,57 @@
+import dataclasses
+
+import pytest
+import torch
+from foreact.envs.errors import UserError
+from foreact.policy.nn.backbone import Backbone, BackboneConfig, sinusoid
+
+CONFIG = BackboneConfig(width=32, depth=3, heads=2)
+
+
+def backbone(**changes) -> Backbone:
+    return Backbone(dataclasses.replace(CONFIG, **changes))
+
+
+def test_adaln_zero_starts_as_the_identity():
+    x = torch.randn(2, 5, 32)
+    torch.testing.assert_close(backbone().encode(x).tokens, x)
+
+
+def test_gradients_reach_every_parameter():
+    net = backbone(gate_init=0.5)
+    context = net.encode(torch.randn(2, 5, 32))
+    out = net.denoise(torch.randn(2, 3, 4, 32), net.modulation(torch.rand(2, 3, 1)), context)
+    (out.square().mean() + context.tokens.square().mean()).backward()
+    missing = [name for name, p in net.named_parameters() if p.grad is None]
+    assert not missing
+
+
+def test_samples_and_draws_are_independent():
+    net = backbone(gate_init=0.5)
+    x, rows, seen = torch.randn(3, 2, 4, 32), net.modulation(torch.rand(3, 2, 1)), torch.randn(3, 5, 32)
+    both = net.denoise(x, rows, net.encode(seen))
+    one = net.denoise(x[1:2, 1:], rows[1:2, 1:], net.encode(seen[1:2]))
+    torch.testing.assert_close(both[1:2, 1:], one, rtol=1e-4, atol=1e-5)
+
+
+def test_a_selector_gives_each_token_its_time():
+    net = backbone(gate_init=0.5)
+    torch.nn.init.normal_(net.to_modulation.weight, std=0.1)
+    x, context = torch.randn(1, 1, 4, 32), net.encode(torch.randn(1, 5, 32))
+    rows = net.modulation(torch.tensor([[[0.3, 0.3]]]))
+    selector = torch.eye(2)[[0, 1, 1, 0]].expand(1, 1, 4, 2)
+    same = net.denoise(x, net.modulation(torch.tensor([[[0.3]]])), context)
+    torch.testing.assert_close(net.denoise(x, rows, context, selector=selector), same)
+    other = net.denoise(x, net.modulation(torch.tensor([[[0.3, 0.9]]])), context, selector=selector)
+    assert not torch.allclose(other, same)
+
+
+def test_times_have_distinct_features():
+    features = sinusoid(torch.linspace(0, 1, 50), 32)
+    assert features.shape == (50, 32)
+    assert torch.pdist(features).min() > 0.1
+
+
+def test_impossible_widths_are_named():
+    with pytest.raises(UserError, match="width 30 must split into 4 heads"):
+        BackboneConfig(width=30, depth=1, heads=4)

@@ -1,0 +1,249 @@
+import dataclasses
+from importlib.resources import files
+
+import pytest
+import torch
+import yaml
+from foreact.data.batch import fake_batch
+from foreact.envs.errors import UserError
+from foreact.policy.config import ModelConfig, Process, build
+from foreact.policy.loss import Alignment, objective
+from foreact.policy.segments import COUPLINGS, QUERIES, Segment, allowed
+
+PRESETS = sorted(str(p.name) for p in files("foreact.configs").joinpath("model").iterdir())
+
+
+def batch_of(policy, size: int = 3):
+    config = policy.config
+    return fake_batch(
+        policy.embodiment,
+        size=size,
+        n_obs_steps=config.n_obs_steps,
+        horizon=config.horizon,
+        n_future=len(config.future),
+    )
+
+
+def losses(policy, batch, seed: int = 0, **options):
+    generator = torch.Generator().manual_seed(seed)
+    sentence = torch.zeros(len(batch), dtype=torch.int64)
+    return objective(policy.model, policy.transforms, batch, sentence, generator, **options)
+
+
+def segments_of(policy, n: int = 2, b: int = 3) -> dict[str, Segment]:
+    return {
+        name: Segment(torch.randn(b, n, length, channels), torch.rand(b, n))
+        for name, (length, channels) in policy.model.segments.items()
+    }
+
+
+def observed(policy, batch):
+    observation = policy.transforms.observation(batch, torch.zeros(len(batch), dtype=torch.int64))
+    return observation, policy.transforms.beside_future(observation.images[:, :, -1])
+
+
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+@pytest.mark.parametrize("stem", ["conv", "patch"])
+def test_shapes(make_policy, preset, positions, stem):
+    backbone = dataclasses.replace(preset.backbone, positions=positions)
+    image = dataclasses.replace(preset.image, stem=stem, patch=8)
+    policy = make_policy(dataclasses.replace(preset, backbone=backbone, image=image))
+    observation, stacked = observed(policy, batch_of(policy))
+    segments = segments_of(policy)
+    predictions = policy.model.denoise(segments, policy.model.encode(observation), stacked)
+    assert {k: v.shape for k, v in predictions.items()} == {k: s.x.shape for k, s in segments.items()}
+
+
+def test_context_cached_once_equals_each_draw_alone(make_policy, preset):
+    policy = make_policy(preset)
+    observation, stacked = observed(policy, batch_of(policy))
+    segments = segments_of(policy, n=3)
+    together = policy.model.denoise(segments, policy.model.encode(observation), stacked)
+    for n in range(3):
+        one = {k: Segment(s.x[:, n : n + 1], s.t[:, n : n + 1]) for k, s in segments.items()}
+        alone = policy.model.denoise(one, policy.model.encode(observation), stacked)
+        for name in one:
+            torch.testing.assert_close(together[name][:, n : n + 1], alone[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("coupling", COUPLINGS)
+def test_couplings_hide_what_they_say(make_policy, preset, coupling):
+    policy = make_policy(dataclasses.replace(preset, coupling=coupling))
+    observation, stacked = observed(policy, batch_of(policy))
+    segments = segments_of(policy)
+    context = policy.model.encode(observation)
+    before = policy.model.denoise(segments, context, stacked)
+    for changed, other in (("action", "future"), ("future", "action")):
+        moved = segments | {changed: dataclasses.replace(segments[changed], x=segments[changed].x + 1)}
+        after = policy.model.denoise(moved, context, stacked)
+        assert torch.equal(before[other], after[other]) == (not COUPLINGS[coupling](other, changed))
+
+
+def test_acting_blind_to_the_future_is_the_same_without_it(make_policy, preset):
+    policy = make_policy(preset)
+    observation, stacked = observed(policy, batch_of(policy))
+    segments = segments_of(policy)
+    context = policy.model.encode(observation)
+    joint = policy.model.denoise(segments, context, stacked)["action"]
+    alone = policy.model.denoise({"action": segments["action"]}, context)["action"]
+    torch.testing.assert_close(joint, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_mask_table():
+    table = allowed(["action", "future"], COUPLINGS["action_blind"])
+    assert table is not None
+    assert table.tolist() == [[True, False], [True, True]]
+    assert allowed(["action", "future"], COUPLINGS["full"]) is None
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_every_query_trains_what_it_denoises(make_policy, preset, query):
+    policy = make_policy(dataclasses.replace(preset, draws={query: 2}))
+    parts = losses(policy, batch_of(policy)).parts
+    assert parts.keys() == {name for name, role in QUERIES[query].items() if role == "denoise"}
+
+
+def test_clean_prefix_is_not_in_the_loss_and_has_time_zero(make_policy, preset):
+    policy = make_policy(preset)
+    observation, _ = observed(policy, batch_of(policy))
+    segment = segments_of(policy)["action"]
+    context = policy.model.encode(observation)
+    clean = torch.zeros(segment.x.shape[:3], dtype=torch.bool)
+    clean[..., :2] = True
+    prefixed = policy.model.denoise({"action": dataclasses.replace(segment, clean=clean)}, context)["action"]
+    assert not torch.allclose(prefixed, policy.model.denoise({"action": segment}, context)["action"])
+    all_clean = dataclasses.replace(segment, clean=torch.ones_like(clean))
+    at_zero = dataclasses.replace(segment, t=torch.zeros_like(segment.t))
+    torch.testing.assert_close(
+        policy.model.denoise({"action": all_clean}, context)["action"],
+        policy.model.denoise({"action": at_zero}, context)["action"],
+    )
+
+
+def test_padding_is_not_in_the_loss(make_policy, preset):
+    policy = make_policy(dataclasses.replace(preset, prefix=0.0))
+    batch = batch_of(policy)
+    batch.action_pad[:, 4:] = True
+    policy.model.zero_grad()
+    before = losses(policy, batch).parts["action"]
+    batch.action[:, 5] = batch.action[:, 5]  # the target of a padded step:
+    changed = dataclasses.replace(batch, action=batch.action.clone())
+    changed.action[:, 5] += 1
+    noisy = losses(policy, changed).parts["action"]
+    # the padded step is still seen by its neighbours, so the loss moves, but a loss on it would move it far more
+    changed.action_pad[:] = False
+    assert abs(noisy - before) < abs(losses(policy, changed).parts["action"] - before)
+
+
+def test_an_absent_future_leaves_no_gradient(make_policy, preset):
+    policy = make_policy(dataclasses.replace(preset, draws={"policy": 2}))
+    losses(policy, batch_of(policy)).total.backward()
+    touched = {n for n, p in policy.model.named_parameters() if p.grad is not None}
+    assert not [name for name in touched if "future" in name]
+    assert any("action" in name for name in touched)
+
+
+def test_the_same_seed_gives_the_same_loss(make_policy, preset):
+    policy = make_policy(preset)
+    batch = batch_of(policy)
+    first, second, other = (losses(policy, batch, seed, image_shift=3).total for seed in (1, 1, 2))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("path", "target"), [("ddpm_cosine", "v"), ("ddpm_linear", "eps"), ("edm", "edm"), ("flow", "x0")]
+)
+def test_every_path_trains_and_acts(make_policy, preset, path, target):
+    process = Process(path=path, target=target)
+    policy = make_policy(dataclasses.replace(preset, action_process=process, future_process=process))
+    assert torch.isfinite(losses(policy, batch_of(policy)).total)
+    batch = batch_of(policy, 2)
+    observations = [
+        {"images": {c: v[i].numpy() for c, v in batch.images.items()}, "state": batch.state[i].numpy()}
+        for i in range(2)
+    ]
+    chunk = policy.act(observations, ["go left"] * 2, [(0, 0, 0), (1, 0, 0)])
+    assert abs(chunk).max() <= 1
+
+
+class TestPrivileged:
+    def test_no_policy_input_can_reach_it(self, make_policy, preset):
+        policy = make_policy(preset)
+        batch = batch_of(policy)
+        assert batch.privileged is not None
+        moved = dataclasses.replace(batch, privileged=batch.privileged + 100)
+        assert torch.equal(losses(policy, batch).total, losses(policy, moved).total)
+        batch.privileged.requires_grad_()
+        losses(policy, batch).total.backward()
+        assert batch.privileged.grad is None
+
+    def test_alignment_uses_it_as_a_target_only(self, make_policy, preset):
+        policy = make_policy(preset)
+        alignment = Alignment(32, 3)
+        batch = batch_of(policy)
+        result = losses(policy, batch, alignment=alignment, align_weight=0.5)
+        assert result.parts["align"] > 0
+        result.total.backward()
+        assert policy.model.stem.project.weight.grad.abs().sum() > 0
+
+    def test_alignment_is_off_without_state(self, make_policy, preset):
+        policy = make_policy(preset)
+        batch = dataclasses.replace(batch_of(policy), privileged=None)
+        assert "align" not in losses(policy, batch, alignment=Alignment(32, 3), align_weight=0.5).parts
+
+
+@pytest.mark.parametrize("kind", PRESETS)
+@pytest.mark.parametrize("size", ["tiny", "small", "base"])
+def test_every_preset_builds(kind, size):
+    text = files("foreact.configs").joinpath(f"model/{kind}/{size}.yaml").read_text()
+    config = build(ModelConfig, yaml.safe_load(text))
+    assert config.name == f"{kind}/{size}"
+
+
+def test_overfits_one_batch(make_policy, preset):
+    policy = make_policy(dataclasses.replace(preset, draws={"joint": 4}, prefix=0.0))
+    for head in policy.model.head.values():
+        torch.nn.init.zeros_(head.weight)
+    batch = batch_of(policy, 2)
+    optimizer = torch.optim.AdamW(policy.model.parameters(), lr=3e-3)
+    first = losses(policy, batch).total.item()
+    for step in range(60):
+        losses(policy, batch, seed=step).total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert losses(policy, batch).total.item() < 0.6 * first
+
+
+class TestConfigErrors:
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"horizon": -1}, "horizon must be at least 1, got -1"),
+            ({"n_action_steps": 9}, "n_action_steps 9 > horizon 6"),
+            ({"future": (0,)}, "at least one step ahead"),
+            ({"future": ()}, "need future frames"),
+            ({"coupling": "tight"}, "unknown coupling 'tight'; choose one of: action_blind"),
+            ({"draws": {"dream": 1}}, "unknown query 'dream'"),
+            ({"draws": {}}, "draws is empty"),
+            ({"pixels": 40}, "does not divide|do not divide"),
+        ],
+    )
+    def test_contradictions(self, preset, changes, message):
+        with pytest.raises(UserError, match=message):
+            dataclasses.replace(preset, **changes)
+
+    def test_unknown_missing_and_mistyped_keys(self):
+        backbone = {"width": 32, "depth": 2, "heads": 2}
+        with pytest.raises(UserError, match="unknown setting of BackboneConfig: 'widht'"):
+            build(type(ModelConfig(name="x", backbone=build_backbone()).backbone), {**backbone, "widht": 3})
+        with pytest.raises(UserError, match="lacks name"):
+            build(ModelConfig, {"backbone": backbone})
+        with pytest.raises(UserError, match="horizon must be int, got 'long'"):
+            build(ModelConfig, {"name": "x", "backbone": backbone, "horizon": "long"})
+
+
+def build_backbone():
+    from foreact.policy.nn.backbone import BackboneConfig
+
+    return BackboneConfig(width=32, depth=2, heads=2)

@@ -1,0 +1,148 @@
+import dataclasses
+import json
+import os
+import signal
+
+import pytest
+import torch
+from foreact.data.store import Store
+from foreact.envs.errors import UserError
+from foreact.policy import checkpoint, load_policy, train
+from foreact.policy.run_folder import read_metrics
+from foreact.policy.trainer import TrainConfig, Trainer, learning_rate
+
+SHORT = TrainConfig(
+    steps=4, batch_size=3, warmup=2, align=0.5, image_shift=2, held_out=0.3, log_every=1, val_every=2, save_every=2,
+    precision="fp32", device="cpu",
+)  # fmt: skip
+
+
+def losses(run) -> list[float]:
+    return [r["loss"] for r in read_metrics(run / "metrics.jsonl")]
+
+
+@pytest.fixture
+def small(preset):
+    return dataclasses.replace(preset, instruction="table")
+
+
+def test_two_steps_then_resume_equals_four(store, small, tmp_path):
+    whole = train(store, small, SHORT, tmp_path / "whole", progress=False)
+
+    class Stop(Exception):
+        pass
+
+    def stop_at_two(policy, step):
+        if step == 3:
+            raise Stop
+        return {}
+
+    config = dataclasses.replace(SHORT, rollout_every=1)
+    with pytest.raises(Stop):
+        train(store, small, config, tmp_path / "part", progress=False, evaluate=stop_at_two)
+    part = train(store, small, config, tmp_path / "part", progress=False)
+    assert losses(whole) == losses(part)
+    for name in ("model", "training/weights", "training/optimizer", "training/ema"):
+        a, b = (checkpoint.load_file(checkpoint.find_checkpoint(r) / f"{name}.safetensors") for r in (whole, part))
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_accumulation_draws_the_same_samples(store, small):
+    with Store.open(store) as opened:
+        trainer = Trainer(opened, small, dataclasses.replace(SHORT, accumulate=2))
+        assert trainer.update(trainer.loader.iterate())["loss"] > 0
+        assert trainer.step == 1
+
+
+def test_interrupt_saves_first(store, small, tmp_path):
+    def interrupt(policy, step):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {}
+
+    config = dataclasses.replace(SHORT, rollout_every=1, save_every=100)
+    with pytest.raises(KeyboardInterrupt, match="saved at step 1 of 4"):
+        train(store, small, config, tmp_path / "run", progress=False, evaluate=interrupt)
+    assert checkpoint.find_checkpoint(tmp_path / "run").name == "00000001"
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_batch(store, small, tmp_path, monkeypatch):
+    original = Trainer.update
+
+    def poison(self, batches):
+        if self.step == 2:
+            next(iter(self.model.parameters())).data[:] = float("nan")
+        return original(self, batches)
+
+    monkeypatch.setattr(Trainer, "update", poison)
+    with pytest.raises(UserError, match=r"not finite at step 2; its batch is in .*not_finite_00000002"):
+        train(store, small, SHORT, tmp_path / "run", progress=False)
+    batch = checkpoint.load_file(tmp_path / "run" / "not_finite_00000002.safetensors")
+    assert batch["action"].shape == (3, 6, 4)
+    assert checkpoint.find_checkpoint(tmp_path / "run").name == "00000002"
+
+
+def test_another_configuration_in_the_same_folder_is_an_error(store, small, tmp_path):
+    train(store, small, SHORT, tmp_path / "run", progress=False)
+    with pytest.raises(UserError, match=r"train.lr: 0.001 there, 0.5 asked for"):
+        train(store, small, dataclasses.replace(SHORT, lr=0.5), tmp_path / "run", progress=False)
+
+
+def test_the_run_folder_tells_what_was_done(store, small, tmp_path):
+    run = train(store, small, SHORT, tmp_path / "run", command="foreact train …", progress=False)
+    about = json.loads((run / "run.json").read_text())
+    assert about["versions"]["torch"] == torch.__version__
+    assert about["config"]["model"]["horizon"] == 6
+    assert (run / "commands.txt").read_text() == "foreact train …\n"
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    record = read_metrics(run / "metrics.jsonl")[-1]
+    assert {"loss/action", "loss/future", "loss/align", "val/action", "val/future", "samples_per_s"} <= record.keys()
+
+
+def test_checkpoint_round_trip(store, small, tmp_path):
+    run = train(store, small, SHORT, tmp_path / "run", progress=False)
+    policy, again = load_policy(run), load_policy(checkpoint.find_checkpoint(run))
+    assert policy.tasks == ["toy/l", "toy/r"]
+    assert policy.config == small
+    for a, b in zip(policy.model.state_dict().values(), again.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    assert not [p for p in run.rglob("*") if p.suffix in (".pt", ".pkl", ".pth")]
+
+
+class TestDamage:
+    def test_no_checkpoint(self, tmp_path):
+        with pytest.raises(UserError, match="does not exist; give a run folder"):
+            load_policy(tmp_path / "nowhere")
+        with pytest.raises(UserError, match="has no checkpoint yet"):
+            load_policy(tmp_path)
+
+    def test_torn_weights_and_other_format(self, store, small, tmp_path):
+        folder = checkpoint.find_checkpoint(train(store, small, SHORT, tmp_path / "run", progress=False))
+        weights = folder / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:1000])
+        with pytest.raises(UserError, match=r"checkpoint .* is damaged"):
+            load_policy(folder)
+        about = json.loads((folder / "policy.json").read_text()) | {"format_version": 99}
+        (folder / "policy.json").write_text(json.dumps(about))
+        with pytest.raises(UserError, match="has format 99, this foreact reads 1"):
+            load_policy(folder)
+
+    def test_frames_too_small_for_the_preset(self, store, small, tmp_path):
+        with pytest.raises(UserError, match=r"takes 64 pixels, but camera 'front' .* has 32"):
+            train(store, dataclasses.replace(small, pixels=64), SHORT, tmp_path / "run", progress=False)
+
+
+def test_learning_rate_schedule():
+    config = TrainConfig(steps=100, warmup=10)
+    rates = [learning_rate(step, config) for step in range(100)]
+    assert rates[0] == 0.1
+    assert max(rates) == rates[9] == 1
+    assert rates[-1] < 0.001
+    assert learning_rate(50, dataclasses.replace(config, schedule="constant")) == 1
+
+
+@pytest.mark.gpu
+def test_two_steps_on_a_gpu(store, small, tmp_path):
+    config = dataclasses.replace(SHORT, device="cuda", precision="bf16")
+    run = train(store, small, config, tmp_path / "run", progress=False)
+    assert load_policy(run, "cuda").device == "cuda"
