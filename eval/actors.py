@@ -1,0 +1,254 @@
+"""Who acts: a learned policy, batched in the main process; or expert and random inside the workers."""
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from ..envs.errors import UserError, choose
+from ..envs.spec import Embodiment
+from .stage import Observation
+
+Key = tuple[int, ...]  # (seed, episode, step)
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """What a rollout needs of a policy; `foreact.policy.load_policy` returns one.
+
+    It may have more: `obs_stride` (default 1), `device`, and where `can_imagine`: `future_offsets` and
+    `imagine(observations, instructions, keys)` → {camera: (B, F, H, W, 3) u8}.
+    """
+
+    @property
+    def embodiment(self) -> Embodiment: ...
+
+    @property
+    def tasks(self) -> Sequence[str]:
+        """Ids of the tasks that it was trained on."""
+        ...
+
+    @property
+    def n_obs_steps(self) -> int: ...
+
+    @property
+    def horizon(self) -> int:
+        """Actions in a chunk, K."""
+        ...
+
+    @property
+    def n_action_steps(self) -> int:
+        """How many of them are executed before the next look."""
+        ...
+
+    def act(
+        self,
+        observations: list[Observation],
+        instructions: list[str],
+        keys: list[Key],
+        batch_shape: int | None = None,
+    ) -> np.ndarray:
+        """Chunks (B, K, A) in the environment's units; each row's noise depends on its key alone."""
+        ...
+
+
+@dataclass(frozen=True)
+class InsideActor:
+    """A policy of the simulator's side: 'expert' (scripted, from simulator state) or 'random' (uniform)."""
+
+    kind: str
+
+    def __post_init__(self):
+        choose(self.kind, ("expert", "random"), "policy (other than a checkpoint)")
+
+    def describe(self) -> dict[str, Any]:
+        return {"policy": self.kind}
+
+    identity = describe
+
+
+@dataclass(kw_only=True)
+class Asked:
+    """A look that waits for its actions: who asks, what it sees."""
+
+    observation: Observation
+    instruction: str
+    key: Key
+    task: str
+
+
+@dataclass(kw_only=True)
+class PolicyActor:
+    """A policy with how it is used: actions per look, ensembling, and the padded batch shape.
+
+    n_action_steps: default the policy's own, or 1 with ensembling. ensemble: the exponential weight m of
+    temporal ensembling (Zhao et al. 2023, ACT: w_i = exp(−m i), i = 0 for the oldest chunk); None: off.
+    batch_shape: rows of every inference call. Calls with fewer looks are padded to it, so that the same
+    kernels run and a row's result does not depend on its neighbours. Default 4 on a CPU, 32 on a GPU.
+    about: more to be said of the policy in the results.
+    """
+
+    policy: Policy
+    name: str = "policy"
+    n_action_steps: int | None = None
+    ensemble: float | None = None
+    batch_shape: int | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        own = 1 if self.ensemble is not None else int(self.policy.n_action_steps)
+        self.n_action_steps = own if self.n_action_steps is None else int(self.n_action_steps)
+        if not 1 <= self.n_action_steps <= self.policy.horizon:
+            raise UserError(
+                f"n_action_steps is {self.n_action_steps}, but the checkpoint's chunks have "
+                f"{self.policy.horizon} actions; choose n_action_steps from 1 to {self.policy.horizon}"
+            )
+        if self.batch_shape is None:
+            self.batch_shape = 4 if str(getattr(self.policy, "device", "cpu")).startswith("cpu") else 32
+        if self.batch_shape < 1:
+            raise UserError(f"the inference batch needs at least one row, got {self.batch_shape}")
+
+    @property
+    def steps(self) -> int:
+        """Actions that are executed between two looks."""
+        assert self.n_action_steps is not None
+        return self.n_action_steps
+
+    @property
+    def rows(self) -> int:
+        """Rows of every inference call."""
+        assert self.batch_shape is not None
+        return self.batch_shape
+
+    @property
+    def can_imagine(self) -> bool:
+        return bool(getattr(self.policy, "can_imagine", False)) and bool(self.future_offsets)
+
+    @property
+    def future_offsets(self) -> tuple[int, ...]:
+        """How many steps ahead the foreseen pictures are."""
+        return tuple(getattr(self.policy, "future_offsets", ()))
+
+    def sight(self) -> dict[str, Any]:
+        """When and how far back the policy looks, as fields of `stage.Start`."""
+        return {
+            "expected": self.policy.embodiment,
+            "n_obs_steps": self.policy.n_obs_steps,
+            "obs_stride": int(getattr(self.policy, "obs_stride", 1)),
+            "look_every": self.steps,
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """The policy and how it is used, for the results."""
+        return {"policy": self.name, **self.about, **self.identity()}
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the actions, and must be the same to resume; wherever the checkpoint lies."""
+        return {
+            "fingerprint": self._fingerprint,
+            "n_action_steps": self.n_action_steps,
+            "ensemble": self.ensemble,
+            "batch_shape": self.batch_shape,
+            "device": str(getattr(self.policy, "device", "cpu")).split(":")[0],
+        }
+
+    @cached_property
+    def _fingerprint(self) -> str | None:
+        return fingerprint(self.policy)
+
+    def act(self, asked: Sequence[Asked]) -> tuple[np.ndarray, float]:
+        """Chunks (B, K, A) for at most `batch_shape` looks, and the milliseconds that they took.
+
+        Raises `UserError` on values that are not finite, naming where.
+        """
+        self._check(asked[0].observation)
+        before = time.perf_counter()
+        chunks = self.policy.act(
+            [a.observation for a in asked],
+            [a.instruction for a in asked],
+            [a.key for a in asked],
+            batch_shape=self.batch_shape,
+        )
+        took = 1e3 * (time.perf_counter() - before)
+        chunks = np.asarray(chunks, np.float32)
+        wanted = (len(asked), self.policy.horizon, self.policy.embodiment.action_dim)
+        if chunks.shape != wanted:
+            raise UserError(f"{self.name} returned actions {chunks.shape}, need {wanted} (rows, chunk, action)")
+        for row, one in zip(chunks, asked, strict=True):
+            if not np.isfinite(row).all():
+                seed, episode, step = one.key
+                first = int(np.argwhere(~np.isfinite(row))[0, 0])
+                raise UserError(
+                    f"{self.name} returned actions that are not finite (first in chunk row {first}) in task "
+                    f"{one.task}, seed {seed} + {episode}, step {step}; the checkpoint's weights or its "
+                    "normaliser are broken: `foreact data doctor` checks a store against a checkpoint"
+                )
+        return chunks, took
+
+    def imagine(self, asked: Sequence[Asked]) -> dict[str, np.ndarray]:
+        """Foreseen pictures {camera: (B, F, H, W, 3) u8}, of the same noise as the actions."""
+        observations, instructions = [a.observation for a in asked], [a.instruction for a in asked]
+        policy: Any = self.policy
+        return policy.imagine(observations, instructions, [a.key for a in asked])
+
+    def _check(self, observation: Observation) -> None:
+        for camera in self.policy.embodiment.cameras:
+            picture = observation["images"].get(camera.name)
+            if picture is None:
+                seen = sorted(observation["images"])
+                raise UserError(f"{self.name} needs camera {camera.name!r}; the environment has {seen}")
+            if picture.shape[-3:-1] != (camera.height, camera.width):
+                raise UserError(
+                    f"{self.name} takes {camera.height} x {camera.width} pictures from camera "
+                    f"{camera.name!r}, the environment gives {picture.shape[-3]} x {picture.shape[-2]}; "
+                    "evaluate without `cameras`, so that the checkpoint's own are used"
+                )
+
+
+def fingerprint(policy: Any) -> str | None:
+    """Sixteen hexadecimal digits of a policy's weights, or None where it has no `state_dict`."""
+    network = next((m for m in (policy, getattr(policy, "model", None)) if hasattr(m, "state_dict")), None)
+    if network is None:
+        return None
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(tensor.detach().cpu().float().numpy()).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def as_actor(policy: Any, *, device: str = "auto", **options: Any) -> InsideActor | PolicyActor:
+    """An actor from an actor, 'expert', 'random', a checkpoint's or run's folder, or a policy object.
+
+    options: of `PolicyActor`; `UserError` where they would be ignored. device: of a policy loaded here.
+    """
+    given = sorted(name for name, value in options.items() if value is not None)
+    if isinstance(policy, InsideActor | PolicyActor) or policy in ("expert", "random"):
+        if given:
+            raise UserError(f"{', '.join(given)} would be ignored: policy={policy} takes no such option")
+        return InsideActor(policy) if isinstance(policy, str) else policy
+    if isinstance(policy, str | Path):
+        from ..policy import load_policy
+        from ..policy.checkpoint import find_checkpoint
+
+        about = about_checkpoint(find_checkpoint(policy))
+        return PolicyActor(policy=load_policy(policy, device), name=str(policy), about=about, **options)
+    return PolicyActor(policy=policy, name=type(policy).__name__, **options)
+
+
+def about_checkpoint(folder: Path) -> dict[str, Any]:
+    """What a results table must say of a checkpoint: its step, and if simulator state aligned it in training.
+
+    alignment: weight of the loss that pulls image tokens towards simulator state; None where no run tells.
+    """
+    about: dict[str, Any] = {"checkpoint": folder.name, "alignment": None}
+    run = folder.parent.parent / "run.json"  # RUN/checkpoints/STEP
+    if run.is_file():
+        about["alignment"] = json.loads(run.read_text())["config"].get("train", {}).get("align")
+    return about

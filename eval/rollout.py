@@ -1,0 +1,252 @@
+"""Evaluate a policy: many environments in worker processes, one batch of inference across all that wait.
+
+The result of an episode depends on (seed, episode) and the policy alone: noise is keyed by (seed, episode,
+step), inference runs at one padded batch shape, and rows are independent. So neither the number of workers
+nor who waits beside whom can change it.
+"""
+
+import contextlib
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from ..envs.errors import UserError
+from ..envs.spec import Camera, Task
+from . import stage
+from .actors import InsideActor, PolicyActor, as_actor
+from .engine import Engine, Job, Running, Schedule
+from .film import write_film
+from .journal import Journal, write_json
+from .report import write_report
+from .results import assemble, show
+from .stage import Look, Start
+from .workers import Pool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is rolled out: episode i of each task begins with `env.reset(seed=seed + i)`.
+
+    video: films of the first so many episodes of each task, of every `film_every`-th step.
+    """
+
+    tasks: tuple[Task, ...]
+    episodes: int
+    seed: int
+    max_steps: int
+    cameras: tuple[Camera, ...] | None
+    video: int = 0
+    film_every: int = 2
+
+    def __post_init__(self):
+        for name, least in (("episodes", 1), ("max_steps", 1), ("film_every", 1), ("video", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        names = [task.name for task in self.tasks]
+        if not names or len(set(names)) < len(names):
+            what = "a name twice" if names else "no tasks"
+            raise UserError(f"tasks: {what} in {[task.id for task in self.tasks]}; results are keyed by bare names")
+
+    def jobs(self, done: set[tuple[str, int]]) -> Iterator[Job]:
+        """Episodes that are not `done`, given as (bare task name, episode)."""
+        for task in self.tasks:
+            for i in range(self.episodes):
+                if (task.name, i) not in done:
+                    yield Job(task=task, episode=i, seed=self.seed + i, key=(self.seed, i))
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the records and must be the same to resume; how much is filmed is not part of it."""
+        cameras = None if self.cameras is None else [dataclasses.asdict(camera) for camera in self.cameras]
+        tasks = [task.id for task in self.tasks]
+        return {"tasks": tasks, "cameras": cameras} | {k: getattr(self, k) for k in ("episodes", "seed", "max_steps")}
+
+
+def evaluate(
+    policy: Any,
+    tasks: Sequence[str] | None = None,
+    *,
+    episodes: int = 20,
+    seed: int = 1000,
+    out: Path | str | None = None,
+    max_steps: int = 500,
+    n_action_steps: int | None = None,
+    ensemble: float | None = None,
+    batch_size: int | None = None,
+    n_envs: int | None = None,
+    workers: int | None = None,
+    video: int = 0,
+    cameras: Sequence[Camera] | None = None,
+    progress: bool = True,
+    resume: bool = True,
+    run: Path | str | None = None,
+    device: str = "auto",
+    command: str | None = None,
+    registry: str = "foreact.envs",
+) -> dict[str, Any]:
+    """Roll out a policy on tasks and count its successes; returns what `results.json` holds.
+
+    policy: a policy object, a checkpoint's or run's folder, 'expert' or 'random'. tasks: ids or bare names;
+    None: those that the checkpoint was trained on (all, for expert and random). Episode i of each task has
+    seed `seed + i` and succeeds if the task's rule holds at any step within `max_steps`.
+    n_action_steps, ensemble, batch_size: see `PolicyActor`; batch_size is the padded batch of inference.
+    n_envs, workers: environments and the processes that hold them; they change the speed and nothing else.
+    video: films of the first so many episodes of each task. cameras: other views than the checkpoint's own.
+    out: a folder for results.json, report.html, videos and the journal from which the same call resumes.
+    run: the training run whose curves the report shows; None: `out` or the folder above it, if it holds one.
+    device: for a policy that is loaded here.
+
+    Raises `UserError` on a policy that does not fit the environments, before anything is rolled out.
+    """
+    options = {"n_action_steps": n_action_steps, "ensemble": ensemble, "batch_shape": batch_size}
+    actor = as_actor(policy, device=device, **options)
+    world = import_module(registry)
+    if cameras is None and isinstance(actor, PolicyActor):
+        cameras = actor.policy.embodiment.cameras
+    plan = Plan(
+        tasks=tuple(world.task(name) for name in _names(actor, tasks, world)),
+        episodes=episodes,
+        seed=seed,
+        max_steps=max_steps,
+        cameras=None if cameras is None else tuple(cameras),
+        video=video,
+    )
+    began = time.perf_counter()
+    with Journal(out, actor.identity() | plan.describe(), resume=resume) as journal:
+        schedule = Schedule(plan.jobs({(r["task"], r["episode"]) for r in journal.records}))
+        with progress_bar(journal.records, len(schedule), enabled=progress) as tick:
+            if len(schedule):
+                with make_pool(len(schedule), actor, n_envs, workers, registry) as pool:
+                    check(actor, plan, pool)
+                    _engine(actor, plan, schedule, pool, journal, tick).run()
+        seconds = time.perf_counter() - began
+        results = assemble(
+            journal.records,
+            plan.tasks,
+            policy=actor.describe(),
+            settings=plan.describe(),
+            seconds=seconds,
+            command=command,
+        )
+        if journal.folder is not None:
+            write_json(journal.folder / "results.json", results)
+            write_report(journal.folder, results, run=run)
+    if progress:
+        show(results)
+    return results
+
+
+def make_pool(
+    episodes: int,
+    actor: InsideActor | PolicyActor | None,
+    n_envs: int | None,
+    workers: int | None,
+    registry: str,
+) -> Pool:
+    """Workers and slots that suit the machine, the batch and the number of episodes left."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = cores if workers is None else workers
+    if n_envs is None:
+        # Twice the batch: one half of the environments moves while the other half's looks are inferred.
+        n_envs = min(2 * actor.rows, 4 * workers) if isinstance(actor, PolicyActor) else workers
+    return Pool(slots=min(n_envs, episodes), workers=workers, registry=registry)
+
+
+def check(actor: InsideActor | PolicyActor, plan: Plan, pool: Pool) -> None:
+    """Build one environment of each suite and compare embodiments, before any rollout."""
+    if not isinstance(actor, PolicyActor):
+        return
+    one_of_each = {task.id.split("/")[0]: task for task in reversed(plan.tasks)}
+    for task in one_of_each.values():
+        theirs = pool.call(0, stage.describe, task=task.id, cameras=plan.cameras)
+        stage.check_embodiment(actor.policy.embodiment, theirs, task.id)
+
+
+def _engine(
+    actor: InsideActor | PolicyActor, plan: Plan, schedule: Schedule, pool: Pool, journal: Journal, tick
+) -> Engine:
+    policy = actor if isinstance(actor, PolicyActor) else None
+    kind = actor.kind if isinstance(actor, InsideActor) else ""
+    filmed = journal.folder is not None and plan.video > 0
+
+    def is_filmed(job: Job) -> bool:
+        return filmed and job.episode < plan.video
+
+    def launch(job: Job) -> tuple[Callable[..., Look], dict[str, Any]]:
+        film_every = plan.film_every if is_filmed(job) else 0
+        start = Start(task=job.task.id, seed=job.seed, max_steps=plan.max_steps, cameras=plan.cameras)
+        start = dataclasses.replace(start, film_every=film_every, **(policy.sight() if policy else {}))
+        if policy:
+            return stage.begin, {"start": start}
+        return stage.play, {"start": start, "kind": kind, "key": job.key}
+
+    def finish(running: Running, look: Look) -> None:
+        if look.film and journal.folder is not None:
+            _write_film(journal.folder / "videos", running, look)
+        journal.append(record(running, look))
+        tick()
+
+    return Engine(pool, schedule, launch=launch, finish=finish, actor=policy, filmed=is_filmed)
+
+
+def record(running: Running, look: Look) -> dict[str, Any]:
+    """The journal's line of a finished episode."""
+    return {
+        "task": running.job.task.name,
+        "episode": running.job.episode,
+        "seed": running.job.seed,
+        "length": look.step,
+        "success": look.success,
+        "reward": look.reward,
+        "actions": look.actions,
+        "looks": [[round(ms, 3), rows] for ms, rows in running.costs],
+    }
+
+
+def _write_film(folder: Path, running: Running, look: Look) -> None:
+    job, outcome = running.job, "success" if look.success else "failure"
+    title = f"{job.task.name} · seed {job.seed}"
+    path = folder / f"{job.task.name}_{job.seed}_{outcome}.mp4"
+    write_film(path, look.film, running.foresights, title=title, success=look.success)
+
+
+def _names(actor: InsideActor | PolicyActor, tasks: Sequence[str] | None, world: Any) -> list[str]:
+    if isinstance(tasks, str):
+        return [tasks]
+    if tasks is not None:
+        return list(tasks)
+    return list(actor.policy.tasks) if isinstance(actor, PolicyActor) else world.tasks()
+
+
+@contextlib.contextmanager
+def progress_bar(records: list[dict[str, Any]], left: int, *, enabled: bool) -> Iterator[Callable[[], None]]:
+    """A bar over episodes with the success rate so far; yields what is called after each episode."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+    )
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), disable=not enabled) as bar:
+        bar_id = bar.add_task("rollouts", total=len(records) + left, completed=len(records), rate="")
+
+        def tick() -> None:
+            successes = sum(bool(record["success"]) for record in records)
+            bar.update(bar_id, completed=len(records), rate=f"{successes}/{len(records)} succeeded")
+
+        if records:
+            tick()
+        yield tick

@@ -1,0 +1,54 @@
+"""Toy environments and a toy policy for the rollout engine."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+class DotPolicy:
+    """Finds the goal in the picture and goes there, with noise from its keys; K = 6 actions a chunk."""
+
+    horizon, n_action_steps, n_obs_steps, obs_stride = 6, 4, 2, 1
+    tasks = ("fake/near", "fake/far")
+    can_imagine, future_offsets = True, (2, 4)
+
+    def __init__(self, embodiment, noise=0.3):
+        self.embodiment, self.noise = embodiment, noise
+        self.calls = []  # (task instructions, keys, batch shape, state shape)
+
+    def act(self, observations, instructions, keys, batch_shape=None):
+        shapes = [o["state"].shape for o in observations]
+        self.calls.append((list(instructions), list(keys), batch_shape, shapes))
+        return np.stack([self._chunk(o, key) for o, key in zip(observations, keys, strict=True)])
+
+    def _chunk(self, observation, key):
+        picture = observation["images"]["main"][-1]
+        goal = (np.argwhere(picture[..., 1])[0] + 0.5) / picture.shape[0] * 2 - 1
+        noise = np.random.default_rng(key).normal(0, self.noise, (self.horizon, 2))
+        drift = observation["state"][-1] - observation["state"][0]  # uses the history
+        towards = 3 * (goal - observation["state"][-1]) - 0.1 * drift
+        return (towards + noise).astype(np.float32)
+
+    def imagine(self, observations, instructions, keys, actions=None):
+        now = np.stack([o["images"]["main"][-1] for o in observations])
+        return {"main": np.stack([255 - now, now], axis=1)}
+
+
+@pytest.fixture
+def worlds(monkeypatch):
+    """The module of toy environments, importable here and in worker processes."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    import fake_worlds
+
+    return fake_worlds
+
+
+@pytest.fixture
+def dot_policy(worlds):
+    """Makes toy policies."""
+
+    def build(**options):
+        return DotPolicy(worlds.EMBODIMENT, **options)
+
+    return build
