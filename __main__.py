@@ -1,0 +1,100 @@
+"""The command line: ``foreact VERB [key=value …]``."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.resources import files
+
+from .envs.errors import UserError
+
+EPILOG = """\
+Settings are key=value, as in Hydra: lists as [a,b], groups as model=joint/small, nested ones as model.horizon=32.
+Stores and runs live in $FOREACT_HOME (default: runs/). The same command with the same out= goes on where it stopped.
+"""
+VERBS = {
+    "quickstart": (
+        "collect, train and evaluate one task, in about a quarter of an hour",
+        "experiment/quickstart",
+    ),
+    "collect": ("demonstrations by scripted experts into a store", "collect"),
+    "train": ("a policy on a store", "train"),
+    "eval": ("a checkpoint, the experts or random actions in the simulator; or replay a store", "eval"),
+    "run": ("an experiment: collect, train and evaluate in one", "run"),
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's parser; each verb's help shows its settings with their defaults."""
+    top = argparse.ArgumentParser(
+        prog="foreact", description="Foresee and act: joint image-action diffusion policies for robots.",
+        epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    top.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, (summary, config) in VERBS.items():
+        settings = files("foreact.configs").joinpath(f"{config}.yaml").read_text()
+        verb = verbs.add_parser(
+            name, help=summary, description=f"{summary}. Settings and their defaults:\n\n{settings}", epilog=EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        verb.add_argument("settings", nargs="*", metavar="key=value")
+        if name == "train":
+            verb.add_argument("--dry-run", action="store_true", help="print the sizes of model and data, train nothing")
+    data = verbs.add_parser("data", help="look into a store: info, doctor (what is wrong with it), view (a web page)")
+    data.add_argument("what", choices=("info", "doctor", "view"))
+    data.add_argument("path", metavar="PATH")
+    data.add_argument("--checkpoint", help="doctor: compare the store with the statistics of this checkpoint")
+    data.add_argument("--out", help="view: the folder to write (default: PATH-view)")
+    data.add_argument("--episodes", type=int, default=12, help="view: how many episodes to show")
+    bench = verbs.add_parser("bench", help="measure speed against a named baseline in the same run")
+    bench.add_argument("name", metavar="NAME", help="render, train or act")
+    bench.add_argument("settings", nargs="*", metavar="key=value")
+    verbs.add_parser("tasks", help="list the tasks with their instructions")
+    for verb in verbs.choices.values():
+        verb.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    return top
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Carry out one parsed command and return its exit status."""
+    from . import commands
+
+    if arguments.verb == "data":
+        return commands.data(
+            arguments.what, arguments.path,
+            checkpoint=arguments.checkpoint, out=arguments.out, episodes=arguments.episodes,
+        )  # fmt: skip
+    if arguments.verb == "bench":
+        from .eval.bench import bench
+
+        bench(arguments.name, commands.config_of("bench", arguments.settings))
+    elif arguments.verb == "tasks":
+        commands.list_tasks()
+    elif arguments.verb == "train":
+        commands.train(commands.config_of("train", arguments.settings), dry_run=arguments.dry_run)
+    elif arguments.verb in ("quickstart", "run"):
+        chosen = ["experiment=quickstart"] if arguments.verb == "quickstart" else []
+        commands.run_experiment([*chosen, *arguments.settings])
+    else:
+        call = {"collect": commands.collect, "eval": commands.evaluate}[arguments.verb]
+        call(commands.config_of(arguments.verb, arguments.settings))
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point. Status 2 and one message for bad input, 130 when interrupted."""
+    arguments = parser().parse_args(argv)
+    try:
+        return run(arguments)
+    except UserError as error:
+        if arguments.debug:
+            raise
+        print(f"foreact: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        print(f"foreact: stopped. {stop}".rstrip(), file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,200 @@
+"""What each verb of the command line does: compose a configuration, call one function, say where to look."""
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from . import envs
+from .envs.errors import UserError, choose
+
+console = Console()
+
+
+def home() -> Path:
+    """Where stores and runs live unless told otherwise: $FOREACT_HOME, or runs/."""
+    return Path(os.environ.get("FOREACT_HOME", "runs"))
+
+
+def config_of(name: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Compose configs/NAME.yaml with overrides such as 'steps=10'. Raises `UserError` for what does not fit."""
+    try:
+        with initialize_config_module("foreact.configs", version_base="1.3"):
+            composed = compose(name, list(overrides))
+        missing = sorted(OmegaConf.missing_keys(composed))
+        if missing:
+            raise UserError(f"foreact {name} needs {', '.join(f'{m}=' for m in missing)}; see: foreact {name} --help")
+        return OmegaConf.to_container(composed, resolve=True)  # type: ignore[return-value]
+    except (HydraException, OmegaConfBaseException) as error:
+        reason = str(error.__cause__ or error).strip()
+        raise UserError(f"foreact {name} {shlex.join(overrides)}: {reason}\nsee: foreact {name} --help") from error
+
+
+def command_line() -> str:
+    """The command as typed, to be kept with its results."""
+    return shlex.join(["foreact", *sys.argv[1:]])
+
+
+def collect(config: Mapping[str, Any]) -> None:
+    """Collect demonstrations with the environments' scripted experts into a zarr store."""
+    from .data.collect import collect as run
+
+    options = {k: v for k, v in config.items() if k not in ("tasks", "episodes", "out", "pixels")}
+    with run(_names(config["tasks"]), config["episodes"], config["out"], **options, cameras=_cameras(config)) as store:
+        console.print(
+            f"{store.path}: {len(store)} episodes, {store.n_steps} steps. Look: foreact data view {store.path}"
+        )
+
+
+def _cameras(config: Mapping[str, Any]) -> list[envs.Camera] | None:
+    """The default cameras at another size, or None for the embodiment's own."""
+    if config["pixels"] is None:
+        return None
+    cameras = envs.embodiment(_names(config["tasks"])[0]).cameras
+    return [replace(c, height=config["pixels"], width=config["pixels"]) for c in cameras]
+
+
+def _names(tasks: str | Sequence[str]) -> list[str]:
+    return [tasks] if isinstance(tasks, str) else list(tasks)
+
+
+def train(config: Mapping[str, Any], *, dry_run: bool = False) -> None:
+    """Train a preset on a store; the same command with the same out resumes exactly."""
+    from .policy import ModelConfig, TrainConfig
+    from .policy import train as run
+    from .policy.config import build
+    from .policy.describe import describe
+
+    model = build(ModelConfig, config["model"], "model")
+    settings = build(TrainConfig, {f.name: config[f.name] for f in fields(TrainConfig)}, "train")
+    if dry_run:
+        console.print(describe(model, config["data"], settings), highlight=False)
+        return
+    evaluate = _rollouts(config) if settings.rollout_every else None
+    folder = run(config["data"], model, settings, config["out"], command=command_line(), evaluate=evaluate)
+    console.print(f"{folder}: trained for {settings.steps} steps. Next: foreact eval checkpoint={folder}")
+
+
+def _rollouts(config: Mapping[str, Any]) -> Callable[..., dict[str, float]]:
+    from .eval import evaluate
+
+    def rollouts(policy: Any, step: int) -> dict[str, float]:
+        results = evaluate(policy, episodes=config["rollout_episodes"], seed=2000, progress=False)
+        return {name: entry["success"] for name, entry in results["per_task"].items()}
+
+    return rollouts
+
+
+def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Roll out a checkpoint, the experts, random actions or a stored episode's own, and count successes."""
+    from .eval import evaluate as run
+    from .eval.replay import replay
+    from .policy import load_policy
+
+    kind = choose(config["policy"], ("checkpoint", "expert", "random", "replay"), "policy")
+    out = Path(config["out"]) if config["out"] else _results_folder(kind, config["checkpoint"])
+    if kind == "replay":
+        if config["data"] is None:
+            raise UserError("foreact eval policy=replay needs data=, the store whose episodes are to be run again")
+        results = replay(config["data"], out=out, workers=config["workers"], command=command_line())
+    else:
+        if kind == "checkpoint" and config["checkpoint"] is None:
+            raise UserError("foreact eval needs checkpoint=RUN, or policy=expert, random or replay")
+        policy = load_policy(config["checkpoint"], config["device"]) if kind == "checkpoint" else kind
+        passed = (
+            "episodes", "seed", "max_steps", "n_action_steps", "ensemble", "batch_size", "n_envs", "workers", "video"
+        )  # fmt: skip
+        options = {name: config[name] for name in passed}
+        tasks = None if config["tasks"] is None else _names(config["tasks"])
+        results = run(policy, tasks, out=out, run=config["checkpoint"], command=command_line(), **options)
+    console.print(f"Results: {out / 'results.json'}   Report: {out / 'report.html'}")
+    return results
+
+
+def _results_folder(kind: str, checkpoint: str | None) -> Path:
+    return Path(checkpoint) / "eval" if kind == "checkpoint" and checkpoint else home() / f"eval-{kind}"
+
+
+def run_experiment(overrides: Sequence[str]) -> None:
+    """Collect, train and evaluate as one experiment; each stage resumes, so the same command goes on after a stop."""
+    # '++' lets train.lr=… set what the experiment leaves at its default; the stage's own config checks the name.
+    staged = [f"++{o}" if o.split(".")[0] in ("collect", "train", "eval") else o for o in overrides]
+    config = config_of("run", staged)
+    name = config["name"] if config["task"] == _default_task(config) else f"{config['name']}-{config['task']}"
+    out = Path(config["out"]) if config["out"] else home() / name
+    data = out / "data"
+    stages = {
+        "collect": {**config["collect"], "out": str(data)},
+        "train": {**config["train"], "data": str(data), "out": str(out)},
+        "eval": {**config["eval"], "checkpoint": str(out), "out": str(out)},
+    }
+    verbs: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+        "collect": collect,
+        "train": train,
+        "eval": evaluate,
+    }
+    for number, (stage, settings) in enumerate(stages.items(), start=1):
+        console.rule(f"{number}/{len(stages)} {stage}")
+        overrides = [f"{key}={_as_override(value)}" for key, value in settings.items()]
+        verbs[stage](config_of(stage, overrides))
+    _what_next(out)
+
+
+def _default_task(config: Mapping[str, Any]) -> str:
+    return config_of("run", [f"experiment={config['name']}"])["task"]
+
+
+def _as_override(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(_as_override(v) for v in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{k}: {_as_override(v)}" for k, v in value.items()) + "}"
+    return "null" if value is None else str(value)
+
+
+def _what_next(out: Path) -> None:
+    console.rule("done")
+    console.print(
+        f"""Open   {out / "report.html"}   success, failures, films, curves
+       {out / "videos"}        what the robot did, beside what it foresaw
+Try    foreact eval checkpoint={out} episodes=100      a narrower interval
+       foreact quickstart task=door-open-v3            another task (foreact tasks lists them)
+       foreact data view {out / "data"}                the demonstrations
+       foreact quickstart train.align=0 out={out}-noalign   without simulator state in training""",
+        highlight=False,
+    )
+
+
+def list_tasks() -> None:
+    """Print every task with its difficulty group and instruction."""
+    for task in map(envs.task, envs.tasks()):
+        console.print(f"{task.id:42} {task.group:10} {task.instruction}", highlight=False, soft_wrap=True)
+
+
+def data(verb: str, path: str, *, checkpoint: str | None = None, out: str | None = None, episodes: int = 12) -> int:
+    """Look into a store: info, doctor or view. Returns the exit status: 1 where the doctor found errors."""
+    choose(verb, ("info", "doctor", "view"), "data verb")
+    if verb == "info":
+        from .data.info import info
+
+        info(path, console)
+    elif verb == "view":
+        from .data.view import view
+
+        console.print(f"Open {view(path, out, episodes)}")
+    else:
+        from .data.doctor import diagnose, show
+
+        findings = diagnose(path, checkpoint=checkpoint)
+        show(findings, console)
+        return int(any(f.severity == "error" for f in findings))
+    return 0
