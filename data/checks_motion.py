@@ -104,7 +104,7 @@ def saturated_grippers(e: Evidence) -> Iterator[Problem]:
     action = [(c[0], f.high[0] - f.low[0]) for f, c in columns(e.embodiment.action) if is_gripper(f) and f.size == 1]
     if not {"state", "action_executed"} <= e.arrays.keys() or len(state) != 1 or len(action) != 1:
         return
-    (effort, range_), opening = action[0], state[0]
+    (effort, range_), opening = action[0], int(state[0])
     field = next(f for f in e.embodiment.state if is_gripper(f))
     width = field.high[0] - field.low[0]
     for episodes in e.by_task().values():

@@ -49,9 +49,7 @@ def make(name: str, *, cameras: Sequence[Camera] | None = None, privileged: bool
     found = task(name)
     suite = found.id.split("/", 1)[0]
     try:
-        return import_module(SUITES[suite][1], __package__).make(
-            found, cameras=cameras, privileged=privileged
-        )
+        return import_module(SUITES[suite][1], __package__).make(found, cameras=cameras, privileged=privileged)
     except ModuleNotFoundError as error:
         missing = (error.name or str(error)).split(".")[0]
         raise UserError(f'{suite} needs the package {missing}; mend: pip install "foreact[sim]"') from error

@@ -29,9 +29,7 @@ class Env(gymnasium.Env):
         self.action_space = spaces.Box(embodiment.action_low, embodiment.action_high, dtype=np.float32)
         self.observation_space = _observation_space(embodiment, observe_privileged)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Obs, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Obs, dict[str, Any]]:
         """Begin the episode that `seed` names; without one, the next of this environment's own generator.
 
         The seed in use is in ``info["seed"]``, so that every episode can be had again.
@@ -80,9 +78,7 @@ class Env(gymnasium.Env):
         action = np.asarray(action, dtype=np.float32)
         if action.shape != (robot.action_dim,):
             fields = ", ".join(f"{f.name} ({f.size})" for f in robot.action)
-            raise UserError(
-                f"{what} has shape {action.shape}; {robot.name} takes ({robot.action_dim},): {fields}"
-            )
+            raise UserError(f"{what} has shape {action.shape}; {robot.name} takes ({robot.action_dim},): {fields}")
         if np.isnan(action).any():
             raise UserError(f"{what} {action.tolist()} has NaN; {robot.name} takes numbers")
         if not 0 <= self._steps < self.task.max_steps:

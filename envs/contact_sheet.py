@@ -35,15 +35,11 @@ def contact_sheet(
     for i, (name, picture) in enumerate(pictures):
         x, y = i % columns * width, i // columns * height
         sheet.paste(Image.fromarray(picture), (x + (width - picture.shape[1]) // 2, y))
-        draw.multiline_text(
-            (x + 3, y + picture.shape[0] + 1), _wrapped(name), fill="black", font_size=9, spacing=1
-        )
+        draw.multiline_text((x + 3, y + picture.shape[0] + 1), _wrapped(name), fill="black", font_size=9, spacing=1)
     return sheet
 
 
-def _first_frame(
-    name: str, cameras: Sequence[Camera] | None, seed: int, progress: Callable[[str], None]
-) -> np.ndarray:
+def _first_frame(name: str, cameras: Sequence[Camera] | None, seed: int, progress: Callable[[str], None]) -> np.ndarray:
     progress(name)
     env = make(name, cameras=cameras)
     try:

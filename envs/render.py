@@ -60,9 +60,7 @@ def _gl_error(backend: str, error: Exception) -> UserError:
 def _gl_context(width: int, height: int) -> Any:
     backend = gl_backend()
     if backend in _OFF:
-        raise UserError(
-            f"cannot draw: MUJOCO_GL={backend} switches rendering off; mend: export MUJOCO_GL=egl"
-        )
+        raise UserError(f"cannot draw: MUJOCO_GL={backend} switches rendering off; mend: export MUJOCO_GL=egl")
     try:
         if backend == "egl":  # also where mujoco was imported earlier with another library chosen
             from mujoco.egl import GLContext

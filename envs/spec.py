@@ -52,9 +52,7 @@ class Field:
 
     def __post_init__(self):
         if len(self.low) != len(self.high):
-            raise UserError(
-                f"field {self.name!r}: {len(self.low)} lower bounds but {len(self.high)} upper bounds"
-            )
+            raise UserError(f"field {self.name!r}: {len(self.low)} lower bounds but {len(self.high)} upper bounds")
 
     @property
     def size(self) -> int:
@@ -96,19 +94,17 @@ class Embodiment:
 
     @property
     def action_low(self) -> np.ndarray:  # (A,)
-        return np.concatenate([np.float32(f.low) for f in self.action])
+        return np.concatenate([np.array(f.low, np.float32) for f in self.action])
 
     @property
     def action_high(self) -> np.ndarray:  # (A,)
-        return np.concatenate([np.float32(f.high) for f in self.action])
+        return np.concatenate([np.array(f.high, np.float32) for f in self.action])
 
     def camera(self, name: str) -> Camera:
         for camera in self.cameras:
             if camera.name == name:
                 return camera
-        raise UserError(
-            f"embodiment {self.name!r} has no camera {name!r}; it has {[c.name for c in self.cameras]}"
-        )
+        raise UserError(f"embodiment {self.name!r} has no camera {name!r}; it has {[c.name for c in self.cameras]}")
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary; `from_dict` is its exact inverse."""
@@ -117,9 +113,7 @@ class Embodiment:
     @classmethod
     def from_dict(cls, d: dict[str, Any]) -> "Embodiment":
         def tuples(kind, items):
-            return tuple(
-                kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in item.items()}) for item in items
-            )
+            return tuple(kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in item.items()}) for item in items)
 
         fields = {key: tuples(Field, d[key]) for key in ("state", "action", "privileged")}
         return cls(

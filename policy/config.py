@@ -57,11 +57,11 @@ class SolverConfig:
 class ModelConfig:
     """A preset. Everything that fixes parameters, tokens, pixels and chunk length.
 
-    pixels: side of the square frames that go in (a store's frames are resized to it) · future: steps ahead of the
-    foreseen frames, empty for none · draws: noise draws of each query per encoded observation in training ·
-    prefix: probability that a draw observes the first 1 to horizon/2 actions (needed for real-time chunking) ·
-    future_delta: foresee the difference to the present frame · stack_now: put the present frame's pixels on the
-    channels of the foreseen ones.
+    pixels: side of the square frames that go in (a store's frames are resized to it).
+    future: steps ahead of the foreseen frames, empty for none. future_delta: foresee the difference to the present
+    frame. stack_now: put the present frame's pixels on the channels of the foreseen ones.
+    draws: noise draws of each query per encoded observation in training; a number below 1 draws once for that share
+    of the batch. Query 'continue' observes the first 1 to horizon/2 actions, which real-time chunking needs.
     """
 
     name: str
@@ -78,8 +78,7 @@ class ModelConfig:
     action_process: Process = field(default_factory=Process)
     future_process: Process = field(default_factory=lambda: Process(target="x0"))
     coupling: str = "action_blind"
-    draws: dict[str, int] = field(default_factory=lambda: {"policy": 4})
-    prefix: float = 0.3
+    draws: dict[str, float] = field(default_factory=lambda: {"policy": 3, "continue": 1})
     instruction: str = "minilm"
     state_norm: str = "gaussian"
     action_norm: str = "gaussian"
@@ -97,7 +96,8 @@ class ModelConfig:
             raise UserError("draws is empty: name at least one query to train, for example {policy: 4}")
         for query, count in self.draws.items():
             choose(query, QUERIES, "query")
-            positive(f"draws of {query}", count)
+            if count <= 0 or (count > 1 and count % 1):
+                raise UserError(f"draws of {query} must be a share of the batch up to 1 or a whole number, got {count}")
         if any(self._foresees(q) for q in self.draws) and not self.future:
             raise UserError(f"draws {self.draws} need future frames, but future is empty")
         if any(step < 1 for step in self.future):

@@ -1,5 +1,6 @@
 """One loss for every query: noise what is denoised, predict, compare where it counts, one number for each segment."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from .diffusion.path import PATHS, target
 from .diffusion.times import sample_times
 from .model import Model
 from .nn.backbone import Context
-from .segments import QUERIES, Role, Segment, assume
+from .segments import QUERIES, Role, Segment, assume, learned
 from .transforms import Transforms
 
 
@@ -24,19 +25,22 @@ class Losses:
 
 
 class Alignment(nn.Module):
-    """Training only: the mean of the last layer's image tokens should tell the simulator's state.
+    """Training only: the last layer's image tokens should tell the simulator's state.
 
-    A privileged target in the place of REPA's frozen features (Yu et al. 2025, eq. 4). It shapes the observation
+    They are read as their mean and the last of them (the keypoint token, if any). A privileged target in the place of REPA's frozen features (Yu et al. 2025, eq. 4). It shapes the observation
     trunk and is not a part of the policy: no privileged value reaches a policy input.
     """
 
     def __init__(self, width: int, privileged: int):
         super().__init__()
-        self.read = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, privileged))
+        self.norm = nn.LayerNorm(width)
+        self.read = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, privileged))
 
     def forward(self, context: Context, image_tokens: int, privileged: Tensor) -> Tensor:
         """Mean squared error to the normalised state (B, P)."""
-        return (self.read(context.tokens[:, :image_tokens].float().mean(dim=1)) - privileged).square().mean()
+        tokens = self.norm(context.tokens[:, :image_tokens].float())
+        told = self.read(torch.cat([tokens.mean(dim=1), tokens[:, -1]], dim=-1))
+        return (told.float() - privileged).square().mean()
 
 
 def objective(
@@ -60,7 +64,13 @@ def objective(
     keep = _kept(batch, targets, config)
     sums: dict[str, list[Tensor]] = {}
     for query, draws in config.draws.items():
-        for name, value in _query_loss(model, transforms, query, draws, targets, keep, now, context, generator).items():
+        rows = slice(math.ceil(len(batch) * min(draws, 1)))  # a share below 1 is that share of the batch
+        some = context if draws >= 1 else context[rows]
+        wanted = {name: value[rows] for name, value in targets.items()}
+        counted = {name: value[rows] for name, value in keep.items()}
+        n = max(1, int(draws))
+        found = _query_loss(model, transforms, query, n, wanted, counted, now[rows], some, generator)
+        for name, value in found.items():
             sums.setdefault(name, []).append(value * draws)
     parts = {name: torch.stack(values).sum() / _draws_of(name, config) for name, values in sums.items()}
     total = torch.stack([config.process(name).weight * value for name, value in parts.items()]).sum()
@@ -91,11 +101,11 @@ def _query_loss(
         process = config.process(name)
         x0 = targets[name].unsqueeze(1).expand(-1, draws, -1, -1)
         eps = torch.randn(x0.shape, generator=generator, device=x0.device)
-        t = sample_times(process.times, x0.shape[:2], generator, x0.device, **process.times_settings)
-        clean = _prefix(x0.shape[:3], config, generator, x0.device) if name == "action" else None
+        t = sample_times(process.times, x0.shape[:2], generator, x0.device, stratified=False, **process.times_settings)
+        clean = _prefix(x0.shape[:3], generator, x0.device) if role == Role.CONTINUE else None
         path = PATHS[process.path]
-        segments[name] = assume(role, x0, eps, t, path, clean if role == Role.DENOISE else None)
-        if role == Role.DENOISE:
+        segments[name] = assume(role, x0, eps, t, path, clean)
+        if learned(query, name):
             wanted[name] = target(process.target, path, x0, eps, t)
     stacked = transforms.beside_future(now) if "future" in segments and config.stack_now else None
     predictions = model.denoise(segments, context, stacked)
@@ -114,14 +124,11 @@ def _masked_mse(prediction: Tensor, wanted: Tensor, keep: Tensor, segment: Segme
     return (error * mask).sum() / mask.sum().clamp(min=1)
 
 
-def _prefix(shape: torch.Size, config: ModelConfig, generator: torch.Generator, device: torch.device) -> Tensor | None:
-    """With the preset's probability, the first 1 to K/2 actions of a draw are observed: (B, N, K) bool."""
-    if config.prefix <= 0 or config.horizon < 2:
-        return None
+def _prefix(shape: torch.Size, generator: torch.Generator, device: torch.device) -> Tensor:
+    """The first 1 to L/2 tokens of each draw: (B, N, L) bool."""
     b, n, k = shape
-    chosen = torch.rand(b, n, 1, generator=generator, device=device) < config.prefix
-    length = torch.randint(1, k // 2 + 1, (b, n, 1), generator=generator, device=device)
-    return chosen & (torch.arange(k, device=device) < length)
+    length = torch.randint(1, max(1, k // 2) + 1, (b, n, 1), generator=generator, device=device)
+    return torch.arange(k, device=device) < length
 
 
 def _kept(batch: Batch, targets: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
@@ -141,5 +148,5 @@ def _offsets(size: int, most: int, generator: torch.Generator, device: torch.dev
     return torch.randint(-most, most + 1, (size, 2), generator=generator, device=device)
 
 
-def _draws_of(segment: str, config: ModelConfig) -> int:
-    return sum(n for query, n in config.draws.items() if QUERIES[query][segment] == Role.DENOISE)
+def _draws_of(segment: str, config: ModelConfig) -> float:
+    return sum(n for query, n in config.draws.items() if learned(query, segment))

@@ -17,23 +17,31 @@ from .diffusion.path import Path, noise
 class Role(StrEnum):
     """What a segment is in one forward pass.
 
-    observe: clean, time 0, no loss · denoise: x_t at its own time, in the loss · absent: left out of the sequence ·
-    marginal: pure noise that the others may attend to, time 1, no loss (Bao et al. 2023, UniDiffuser, §3).
+    observe: clean, time 0, no loss · denoise: x_t at its own time, in the loss · continue: the same, but the first 1 to
+    L/2 tokens are observed, as when a chunk goes on from actions that are committed already · absent: left out of the
+    sequence · marginal: pure noise that the others may attend to, time 1, no loss (Bao et al. 2023, UniDiffuser, §3).
     """
 
     OBSERVE = "observe"
     DENOISE = "denoise"
+    CONTINUE = "continue"
     ABSENT = "absent"
     MARGINAL = "marginal"
 
 
 QUERIES: dict[str, dict[str, Role]] = {
     "policy": {"action": Role.DENOISE, "future": Role.ABSENT},
+    "continue": {"action": Role.CONTINUE, "future": Role.ABSENT},
     "joint": {"action": Role.DENOISE, "future": Role.DENOISE},
     "video": {"action": Role.ABSENT, "future": Role.DENOISE},
     "forward_dynamics": {"action": Role.OBSERVE, "future": Role.DENOISE},
     "inverse_dynamics": {"action": Role.DENOISE, "future": Role.OBSERVE},
 }
+
+
+def learned(query: str, segment: str) -> bool:
+    """Is the segment in the loss of that query?"""
+    return QUERIES[query][segment] in (Role.DENOISE, Role.CONTINUE)
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,7 @@ class Segment:
 
 
 def assume(role: Role, x0: Tensor, eps: Tensor, t: Tensor, path: Path, clean: Tensor | None = None) -> Segment:
-    """Give the clean values x0 (B, N, L, C) a role. `clean` counts only where the role is 'denoise'."""
+    """Give the clean values x0 (B, N, L, C) a role. `clean` is for 'continue': the tokens that are observed."""
     if role == Role.OBSERVE:
         return Segment(x0, torch.zeros_like(t))
     if role == Role.MARGINAL:
@@ -58,7 +66,9 @@ def assume(role: Role, x0: Tensor, eps: Tensor, t: Tensor, path: Path, clean: Te
     if role == Role.ABSENT:
         raise ValueError("an absent segment is left out of the sequence: it has no values")
     x = noise(path, x0, eps, t)
-    return Segment(x if clean is None else torch.where(clean[..., None], x0, x), t, clean)
+    if role == Role.CONTINUE and clean is not None:
+        return Segment(torch.where(clean[..., None], x0, x), t, clean)
+    return Segment(x, t)
 
 
 # A mask predicate is `allow(query kind, key kind) -> bool`. The context is visible to all, and sees only itself.

@@ -52,7 +52,7 @@ class TrainConfig:
     clip: float = 1.0
     ema: float = 0.99
     align: float = 0.0
-    image_shift: int = 4
+    image_shift: int = 0
     early: float = 1.0
     early_steps: int = 10
     held_out: float = 0.1
@@ -122,20 +122,21 @@ class Trainer:
 
     def update(self, batches: Iterator[Batch]) -> dict[str, float]:
         """One optimiser step. Raises `NotFinite` before the weights are touched by a bad loss."""
-        config, sums = self.config, {}
+        config = self.config
+        parts = [next(batches) for _ in range(config.accumulate)]
         for group in self.optimizer.param_groups:
             group["lr"] = config.lr * learning_rate(self.step, config)
-        for part in range(config.accumulate):
-            batch = next(batches)
+        sums: dict[str, Tensor] = {}
+        for part, batch in enumerate(parts):
             losses = self._losses(batch, part)
             if not bool(torch.isfinite(losses.total)):
                 raise NotFinite(self.step, batch)
             (losses.total / config.accumulate).backward()
             for name, value in {"loss": losses.total.detach(), **losses.parts}.items():
-                sums[name] = sums.get(name, 0.0) + value / config.accumulate
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value / config.accumulate
         norm = nn.utils.clip_grad_norm_(self.parameters, config.clip)
         if not bool(torch.isfinite(norm)):
-            raise NotFinite(self.step, batch)
+            raise NotFinite(self.step, parts[-1])
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.ema.update(self.model)

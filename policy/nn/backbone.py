@@ -47,6 +47,10 @@ class Context:
     layers: list[KeysValues]
     tokens: Tensor
 
+    def __getitem__(self, rows: slice) -> "Context":
+        """The context of some samples of the batch."""
+        return Context([(k[rows], v[rows]) for k, v in self.layers], self.tokens[rows])
+
 
 class Backbone(nn.Module):
     """Blocks, time embedding and the modulation of every layer."""
@@ -65,9 +69,6 @@ class Backbone(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        for block in self.blocks:
-            nn.init.xavier_uniform_(block.attention.qkv.weight)
-            nn.init.zeros_(block.attention.qkv.bias)
         nn.init.zeros_(self.to_modulation.weight)
         bias = torch.zeros(6 * self.config.depth + 2, self.config.width)
         bias[2 : 6 * self.config.depth : 3] = self.config.gate_init
@@ -81,7 +82,7 @@ class Backbone(nn.Module):
 
     def encode(self, x: Tensor, *, rotary: Tensor | None = None) -> Context:
         """Run the context tokens x (B, M, D) through all layers at time 0."""
-        x = x.unsqueeze(1)  # (B, 1, M, D)
+        x = _working(x).unsqueeze(1)  # (B, 1, M, D)
         rows = self.modulation(torch.zeros(1, 1, 1, device=x.device))  # (1, 1, 1, R, D)
         layers = []
         for i, block in enumerate(self.blocks):
@@ -104,18 +105,27 @@ class Backbone(nn.Module):
         rows (B or 1, N, G, R, D): modulation of G distinct times; selector (B or 1, N, L, G), one-hot, says which
         of them each token has (None: all have the only one). mask: broadcastable to (B, 1, N, L, M + L).
         """
+        x = _working(x)
         for i, block in enumerate(self.blocks):
             m = Modulation(*spread(rows[..., 6 * i : 6 * i + 6, :], selector))
             x, _ = block(x, m, rotary=rotary, context=context.layers[i], mask=mask)
         shift, scale = spread(rows[..., -2:, :], selector)
-        return modulate(nn.functional.layer_norm(x, x.shape[-1:]), shift, scale)
+        return modulate(nn.functional.layer_norm(x.float(), x.shape[-1:]), shift, scale)
+
+
+def _working(x: Tensor) -> Tensor:
+    """Under autocast the residual stream itself is in the low precision: half the memory traffic, no casts."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
 def spread(rows: Tensor, selector: Tensor | None) -> tuple[Tensor, ...]:
     """Give each token the rows of its time: (B, N, G, R, D) to R tensors (B, N, L or 1, D)."""
     if selector is None:
         return rows.unbind(-2)
-    per_token = selector @ rows.flatten(-2)  # a product, because the backward pass of indexing is slow on CPU
+    per_token = selector.to(rows.dtype) @ rows.flatten(
+        -2
+    )  # a product, because the backward pass of indexing is slow on CPU
     return per_token.unflatten(-1, rows.shape[-2:]).unbind(-2)
 
 

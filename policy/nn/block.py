@@ -6,7 +6,6 @@ alone and is computed for all layers at once (`Backbone.modulation`).
 
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
@@ -34,28 +33,19 @@ def _relu_squared(x: Tensor) -> Tensor:
 ACTIVATIONS = {"gelu": F.gelu, "silu": F.silu, "relu2": _relu_squared}
 
 
-class RMSNorm(nn.Module):
-    """Root-mean-square norm (Zhang and Sennrich 2019) that keeps its input's type under autocast."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, x.shape[-1:], self.weight.to(x.dtype))
-
-
 class Attention(nn.Module):
-    """Multi-head attention with RMS-normalised queries and keys and optional rotary positions."""
+    """Multi-head attention with normalised queries and keys (Dehghani et al. 2023, ViT-22B) and optional rotation."""
 
     def __init__(self, width: int, heads: int, *, qk_norm: bool):
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
+        nn.init.xavier_uniform_(self.qkv.weight)
+        nn.init.zeros_(self.qkv.bias)
         self.out = nn.Linear(width, width)
         channels = width // heads
-        self.q_norm = RMSNorm(channels) if qk_norm else nn.Identity()
-        self.k_norm = RMSNorm(channels) if qk_norm else nn.Identity()
+        self.q_norm = nn.LayerNorm(channels) if qk_norm else nn.Identity()
+        self.k_norm = nn.LayerNorm(channels) if qk_norm else nn.Identity()
 
     def project(self, x: Tensor, rotary: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of x (B, N, L, D), each (B, H, N, L, C)."""

@@ -11,7 +11,7 @@ from foreact.envs.errors import UserError
 from rich.console import Console
 
 TASKS = ("pick-place-v3", "reach-v3")
-EPISODES = 3
+EPISODES = 2
 FREEZE = 20  # steps
 
 
@@ -98,11 +98,11 @@ def lost_rows(path):
 def time_gap(path):
     for name in ("state", "action", "action_executed", "privileged", "image/main"):
 
-        def change(values):  # 12 steps are missing in the middle; the robot rests at the end instead
-            values[20:-12] = values[32:].copy()
+        def change(values):  # 12 steps are missing on the way; the robot rests at the end instead
+            values[8:-12] = values[20:].copy()
             values[-12:] = values[-1]
 
-        _edit(path, f"data/{name}", change)
+        _edit(path, f"data/{name}", change, episode=EPISODES)  # of reach, which moves from the start
 
 
 def duplicate_episode(path):

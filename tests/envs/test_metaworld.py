@@ -101,9 +101,7 @@ def test_starts_agree_with_metaworld_seeded_by_its_users(name, make):
     own.close()
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in QUICK_MARKED else pytest.mark.slow) for n in MARKED]
-)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK_MARKED else pytest.mark.slow) for n in MARKED])
 def test_a_goal_drawn_as_a_marker_can_be_seen(name, make):
     """Pixels that change when the marker at the goal is made transparent: two at least, in 10 draws."""
     env = make(f"{name}-v3")

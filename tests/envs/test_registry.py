@@ -40,9 +40,7 @@ def test_names_resolve_while_unique(monkeypatch):
 @pytest.mark.parametrize("call", [envs.make, envs.task, envs.resolve])
 @pytest.mark.parametrize("name", ["reach", "metaworld/reach", "nowhere/reach-v3", ""])
 def test_an_unknown_task_lists_the_choices(call, name):
-    with pytest.raises(
-        envs.UserError, match=r"choose one of: metaworld/assembly-v3, .*metaworld/window-open-v3"
-    ):
+    with pytest.raises(envs.UserError, match=r"choose one of: metaworld/assembly-v3, .*metaworld/window-open-v3"):
         call(name)
 
 
@@ -74,7 +72,5 @@ except envs.UserError as error:
 
 def test_importing_envs_imports_no_simulator():
     code = "import sys, foreact.envs; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert {"mujoco", "metaworld", "gymnasium", "torch"}.isdisjoint(loaded)

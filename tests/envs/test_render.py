@@ -71,16 +71,13 @@ def test_cameras_of_one_environment_share_a_mount_and_mix_looks_and_sizes(make):
         envs.Camera(name="wrist", mount="gripperPOV", width=32, height=32),
     )
     together = make("button-press-v3", cameras=cameras).reset(seed=1000)[0]["images"]
-    assert {name: image.shape for name, image in together.items()} == {
-        c.name: (c.height, c.width, 3) for c in cameras
-    }
+    assert {name: image.shape for name, image in together.items()} == {c.name: (c.height, c.width, 3) for c in cameras}
     assert np.array_equal(together["main"], picture(make, CAMERA))
     assert np.array_equal(together["near"], picture(make, cameras[3]))
     assert len({together[name].tobytes() for name in ("main", "stock", "near")}) == 3
 
 
-@pytest.mark.parametrize("look", ["fast", "reference"])
-@pytest.mark.parametrize("flip", ["none", "rot180"])
+@pytest.mark.parametrize(("look", "flip"), [("fast", "rot180"), ("reference", "none")])
 def test_depth_is_metres_and_flips_with_the_picture(make, look, flip):
     """Against MuJoCo's own ray casting, at pixels spread over the picture."""
     import mujoco

@@ -50,7 +50,7 @@ def preset() -> ModelConfig:
         n_action_steps=3,
         future=(2, 4),
         future_patch=16,
-        draws={"policy": 2, "joint": 1},
+        draws={"policy": 2, "continue": 1, "joint": 0.5},
         instruction="table",
     )
 

@@ -7,8 +7,9 @@ import yaml
 from foreact.data.batch import fake_batch
 from foreact.envs.errors import UserError
 from foreact.policy.config import ModelConfig, Process, build
+from foreact.policy.diffusion.path import PATHS
 from foreact.policy.loss import Alignment, objective
-from foreact.policy.segments import COUPLINGS, QUERIES, Segment, allowed
+from foreact.policy.segments import COUPLINGS, QUERIES, Role, Segment, allowed, assume, learned
 
 PRESETS = sorted(str(p.name) for p in files("foreact.configs").joinpath("model").iterdir())
 
@@ -96,11 +97,28 @@ def test_mask_table():
     assert allowed(["action", "future"], COUPLINGS["full"]) is None
 
 
+def test_a_continued_segment_shows_its_first_tokens_clean():
+    x0, eps, t = torch.randn(2, 1, 6, 3), torch.randn(2, 1, 6, 3), torch.full((2, 1), 0.5)
+    clean = torch.arange(6).expand(2, 1, 6) < 2
+    segment = assume(Role.CONTINUE, x0, eps, t, PATHS["flow"], clean)
+    assert torch.equal(segment.x[:, :, :2], x0[:, :, :2])
+    torch.testing.assert_close(segment.x[:, :, 2:], (x0 + eps)[:, :, 2:] / 2)
+
+
+def test_a_share_of_the_batch_costs_no_other_rows(make_policy, preset):
+    policy = make_policy(dataclasses.replace(preset, draws={"policy": 1, "joint": 0.5}))
+    batch = batch_of(policy, 4)
+    assert batch.future_pad is not None
+    before = losses(policy, batch).parts["future"]
+    batch.future_pad[2:] = True  # the second half is not drawn
+    assert torch.equal(before, losses(policy, batch).parts["future"])
+
+
 @pytest.mark.parametrize("query", QUERIES)
 def test_every_query_trains_what_it_denoises(make_policy, preset, query):
     policy = make_policy(dataclasses.replace(preset, draws={query: 2}))
     parts = losses(policy, batch_of(policy)).parts
-    assert parts.keys() == {name for name, role in QUERIES[query].items() if role == "denoise"}
+    assert parts.keys() == {name for name in QUERIES[query] if learned(query, name)}
 
 
 def test_clean_prefix_is_not_in_the_loss_and_has_time_zero(make_policy, preset):
@@ -121,12 +139,11 @@ def test_clean_prefix_is_not_in_the_loss_and_has_time_zero(make_policy, preset):
 
 
 def test_padding_is_not_in_the_loss(make_policy, preset):
-    policy = make_policy(dataclasses.replace(preset, prefix=0.0))
+    policy = make_policy(dataclasses.replace(preset, draws={"policy": 2}))
     batch = batch_of(policy)
     batch.action_pad[:, 4:] = True
     policy.model.zero_grad()
     before = losses(policy, batch).parts["action"]
-    batch.action[:, 5] = batch.action[:, 5]  # the target of a padded step:
     changed = dataclasses.replace(batch, action=batch.action.clone())
     changed.action[:, 5] += 1
     noisy = losses(policy, changed).parts["action"]
@@ -202,7 +219,7 @@ def test_every_preset_builds(kind, size):
 
 
 def test_overfits_one_batch(make_policy, preset):
-    policy = make_policy(dataclasses.replace(preset, draws={"joint": 4}, prefix=0.0))
+    policy = make_policy(dataclasses.replace(preset, draws={"joint": 4}))
     for head in policy.model.head.values():
         torch.nn.init.zeros_(head.weight)
     batch = batch_of(policy, 2)
@@ -226,6 +243,7 @@ class TestConfigErrors:
             ({"coupling": "tight"}, "unknown coupling 'tight'; choose one of: action_blind"),
             ({"draws": {"dream": 1}}, "unknown query 'dream'"),
             ({"draws": {}}, "draws is empty"),
+            ({"draws": {"policy": 1.5}}, "whole number, got 1.5"),
             ({"pixels": 40}, "does not divide|do not divide"),
         ],
     )
