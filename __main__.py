@@ -1,11 +1,16 @@
 """The command line: ``foreact VERB [key=value …]``."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib.resources import files
 
 from .envs.errors import UserError
+
+# Threads spin while they wait for each other. Spinning for long makes a step many times slower as soon as
+# another process wants a core. Read once, when torch is imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 EPILOG = """\
 Settings are key=value, as in Hydra: lists as [a,b], groups as model=joint/small, nested ones as model.horizon=32.

@@ -98,7 +98,6 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
     """Roll out a checkpoint, the experts, random actions or a stored episode's own, and count successes."""
     from .eval import evaluate as run
     from .eval.replay import replay
-    from .policy import load_policy
 
     kind = choose(config["policy"], ("checkpoint", "expert", "random", "replay"), "policy")
     out = Path(config["out"]) if config["out"] else _results_folder(kind, config["checkpoint"])
@@ -109,9 +108,10 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
     else:
         if kind == "checkpoint" and config["checkpoint"] is None:
             raise UserError("foreact eval needs checkpoint=RUN, or policy=expert, random or replay")
-        policy = load_policy(config["checkpoint"], config["device"]) if kind == "checkpoint" else kind
+        policy = config["checkpoint"] if kind == "checkpoint" else kind
         passed = (
-            "episodes", "seed", "max_steps", "n_action_steps", "ensemble", "batch_size", "n_envs", "workers", "video"
+            "episodes", "seed", "max_steps", "n_action_steps", "ensemble", "batch_size", "n_envs", "workers", "video",
+            "device",
         )  # fmt: skip
         options = {name: config[name] for name in passed}
         tasks = None if config["tasks"] is None else _names(config["tasks"])
@@ -129,8 +129,7 @@ def run_experiment(overrides: Sequence[str]) -> None:
     # '++' lets train.lr=… set what the experiment leaves at its default; the stage's own config checks the name.
     staged = [f"++{o}" if o.split(".")[0] in ("collect", "train", "eval") else o for o in overrides]
     config = config_of("run", staged)
-    name = config["name"] if config["task"] == _default_task(config) else f"{config['name']}-{config['task']}"
-    out = Path(config["out"]) if config["out"] else home() / name
+    out = Path(config["out"]) if config["out"] else home() / _experiment_name(config)
     data = out / "data"
     stages = {
         "collect": {**config["collect"], "out": str(data)},
@@ -149,8 +148,11 @@ def run_experiment(overrides: Sequence[str]) -> None:
     _what_next(out)
 
 
-def _default_task(config: Mapping[str, Any]) -> str:
-    return config_of("run", [f"experiment={config['name']}"])["task"]
+def _experiment_name(config: Mapping[str, Any]) -> str:
+    """The experiment's name, with the task's where it is not the experiment's own."""
+    name, task = config["name"], envs.task(config["task"]).name
+    own = config_of("run", [f"experiment={name}"])["task"]
+    return name if task == envs.task(own).name else f"{name}-{task}"
 
 
 def _as_override(value: Any) -> str:

@@ -27,8 +27,9 @@ class Losses:
 class Alignment(nn.Module):
     """Training only: the last layer's image tokens should tell the simulator's state.
 
-    They are read as their mean and the last of them (the keypoint token, if any). A privileged target in the place of REPA's frozen features (Yu et al. 2025, eq. 4). It shapes the observation
-    trunk and is not a part of the policy: no privileged value reaches a policy input.
+    They are read as their mean and the last of them (the keypoint token, if any). A privileged target in the place of
+    REPA's frozen features (Yu et al. 2025, eq. 4): it shapes the observation trunk and is not a part of the policy, and
+    no privileged value reaches a policy input.
     """
 
     def __init__(self, width: int, privileged: int):
