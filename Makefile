@@ -11,7 +11,7 @@ quickstart: install  ## collect, train and evaluate one task: make quickstart AR
 	.venv/bin/foreact quickstart $(ARGS)
 
 test: install  ## the fast suite; pyproject.toml leaves out tests marked slow or gpu
-	.venv/bin/pytest $(ARGS)
+	.venv/bin/pytest -n auto --dist loadfile $(ARGS)
 
 slow: install
 	.venv/bin/pytest -m slow $(ARGS)

@@ -141,10 +141,14 @@ def run_experiment(overrides: Sequence[str]) -> None:
         "train": train,
         "eval": evaluate,
     }
-    for number, (stage, settings) in enumerate(stages.items(), start=1):
+    # All are composed before the first begins: a misspelt setting should not cost a collection.
+    composed = {
+        stage: config_of(stage, [f"{key}={_as_override(value)}" for key, value in settings.items()])
+        for stage, settings in stages.items()
+    }
+    for number, (stage, settings) in enumerate(composed.items(), start=1):
         console.rule(f"{number}/{len(stages)} {stage}")
-        overrides = [f"{key}={_as_override(value)}" for key, value in settings.items()]
-        verbs[stage](config_of(stage, overrides))
+        verbs[stage](settings)
     _what_next(out)
 
 
@@ -194,9 +198,9 @@ def data(verb: str, path: str, *, checkpoint: str | None = None, out: str | None
 
         console.print(f"Open {view(path, out, episodes)}")
     else:
-        from .data.doctor import diagnose, show
+        from .data.doctor import diagnose, report
 
-        findings = diagnose(path, checkpoint=checkpoint)
-        show(findings, console)
+        findings = diagnose(path, checkpoint)
+        report(path, findings, console)
         return int(any(f.severity == "error" for f in findings))
     return 0

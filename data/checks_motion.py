@@ -30,7 +30,8 @@ def pairs(e: Evidence) -> list[_Pair]:
         for state, s in columns(e.embodiment.state):
             same = action.name.split("_")[0] == state.name.split("_")[0] and action.size == state.size
             if same and not is_gripper(action):
-                absolute = action.unit == state.unit
+                motion = any(word in action.name for word in ("delta", "velocity", "speed"))
+                absolute = action.unit == state.unit and not motion
                 names = (f"{action.name}[{k}]" for k in range(action.size))
                 parts = zip(a, s, names, strict=True)
                 found += [_Pair(int(i), int(j), name, action.name, absolute) for i, j, name in parts]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ..envs.spec import Field
@@ -52,8 +53,10 @@ def info(path: Path | str, console: Console | None = None) -> dict[str, Any]:
     )
     for title, key in (("tasks", "tasks"), ("cameras", "cameras"), ("arrays", "arrays")):
         _print_table(console, title, facts[key])
-    for name, value in facts["collected"].items():
-        console.print(f"[dim]collected with[/] {name} = {value}", highlight=False)
+    settings = {name: value for name, value in facts["collected"].items() if name != "tasks"}
+    if settings:
+        said = ", ".join(f"{name}={value}" for name, value in settings.items())
+        console.print(f"\n[dim]collected with[/] {escape(said)}", highlight=False)
     return facts
 
 
@@ -88,10 +91,9 @@ def _task(store: Store, task: str, lengths: np.ndarray) -> dict[str, Any]:
     return {
         "task": task,
         "episodes": int(of_task.sum()),
-        "steps": int(lengths[of_task].sum()),
         "mean length": round(float(lengths[of_task].mean()), 1),
         "success": percent(float(meta.success[of_task].mean())),
-        "seeds": f"{seeds.min()} … {seeds.max()}",
+        "seeds": f"{seeds.min()}–{seeds.max()}",
         "instruction": store.instructions[task],
     }
 
@@ -111,8 +113,12 @@ def _print_table(console: Console, title: str, rows: list[dict[str, Any]]) -> No
         return
     table = Table(title=title, title_justify="left", title_style="bold", box=None, header_style="dim", pad_edge=False)
     for key, value in rows[0].items():
-        table.add_column(key, justify="right" if isinstance(value, int | float) else "left")
+        if key != "instruction":  # a sentence: beneath the task's name
+            justify = "right" if isinstance(value, int | float) else "left"
+            table.add_column(key, justify=justify, no_wrap=key != "task")
     for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
+        first, *rest = (str(value) for key, value in row.items() if key != "instruction")
+        sentence = f"\n  [dim]{escape(row['instruction'])}[/]" if "instruction" in row else ""
+        table.add_row(escape(first) + sentence, *rest)
     console.print()
     console.print(table)

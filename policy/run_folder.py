@@ -19,6 +19,7 @@ class RunFolder:
 
     def __init__(self, path: Path, config: dict[str, Any], command: str):
         self.path = path
+        self._board: Any = None
         path.mkdir(parents=True, exist_ok=True)
         about = path / "run.json"
         if about.is_file():
@@ -30,9 +31,17 @@ class RunFolder:
                 f.write(command + "\n")
 
     def log(self, record: dict[str, Any]) -> None:
-        """Append one line to metrics.jsonl."""
+        """Append one line to metrics.jsonl, and the numbers to TensorBoard's files where it is installed."""
         with (self.path / "metrics.jsonl").open("a") as f:
             f.write(json.dumps(record) + "\n")
+        if self._board is not None:
+            for name, value in record.items():
+                self._board.add_scalar(name, value, record["step"])
+
+    def close(self) -> None:
+        """Flush what TensorBoard has not written yet."""
+        if self._board is not None:
+            self._board.close()
 
     def records(self) -> list[dict[str, Any]]:
         return read_metrics(self.path / "metrics.jsonl")
@@ -43,6 +52,7 @@ class RunFolder:
         draft = self.path / ".metrics"
         draft.write_text("".join(json.dumps(r) + "\n" for r in kept))
         os.replace(draft, self.path / "metrics.jsonl")
+        self._board = _board(self.path / "tensorboard", step)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -54,6 +64,15 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return records
+
+
+def _board(folder: Path, step: int) -> Any:
+    """A TensorBoard writer that hides what an earlier, cut-off run logged after `step`; None if not installed."""
+    try:
+        from torch.utils.tensorboard.writer import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=step + 1)
 
 
 def versions() -> dict[str, str]:

@@ -47,7 +47,11 @@ def train(
     if (run.path / "checkpoints" / "latest").is_file():
         trainer.resume(find_checkpoint(run.path))
     run.rewind(trainer.step)
-    with _Interrupts() as interrupts, _bar(trainer.step, config.steps, enabled=progress) as tick:
+    with (
+        contextlib.closing(run),
+        _Interrupts() as interrupts,
+        _bar(trainer.step, config.steps, enabled=progress) as tick,
+    ):
         _loop(trainer, run, interrupts, tick, evaluate)
     return run.path
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from foreact.data.store import Store
 from foreact.policy import load_policy
 
@@ -19,7 +18,10 @@ def test_stores_and_checkpoints_of_every_version_load(folder):
         assert len(store) == expected["episodes"]
         for name, total in expected["sums"].items():
             assert int(np.asarray(store.read(name)).sum(dtype=np.float64)) == total
-        seen = {"images": {"front": store.read("image/front", slice(0, 1))[0]}, "state": store.read("state", slice(0, 1))[0]}
+        seen = {
+            "images": {"front": store.read("image/front", slice(0, 1))[0]},
+            "state": store.read("state", slice(0, 1))[0],
+        }
     chunk = load_policy(folder / "checkpoint", "cpu").act([seen], ["go"], [(1, 2, 3)])
     np.testing.assert_allclose(chunk[0], expected["chunk"], atol=1e-4)
 

@@ -85,9 +85,7 @@ def test_every_sub_package_is_listed():
     folders = {path.parent for path in sources(*ROOMS, "configs")}
     bare = [str(folder) for folder in folders if not (ROOT / folder / "__init__.py").exists()]
     assert bare == [], "folders with modules and without __init__.py"
-    assert sorted(listed) == sorted(
-        {"foreact", *(".".join(("foreact", *folder.parts)) for folder in folders)}
-    )
+    assert sorted(listed) == sorted({"foreact", *(".".join(("foreact", *folder.parts)) for folder in folders)})
 
 
 @pytest.fixture(scope="module")
@@ -126,8 +124,6 @@ with hydra.initialize_config_module("foreact.configs", version_base="1.3"):
 def test_no_tracked_file_is_large():
     if not (ROOT / ".git").exists() or not shutil.which("git"):
         pytest.skip("not a git checkout")
-    listing = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
-    ).stdout
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     sizes = {name: (ROOT / name).stat().st_size for name in listing.split("\0") if (ROOT / name).is_file()}
     assert {name: size for name, size in sizes.items() if size > LARGEST_FILE} == {}

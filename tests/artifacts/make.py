@@ -1,6 +1,6 @@
 """Write the store and checkpoint of this format version into tests/artifacts/v1. Run once for each new version.
 
-    python tests/artifacts/make.py v1
+python tests/artifacts/make.py v1
 """
 
 import dataclasses
@@ -11,7 +11,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-
 from foreact.data.schema import fake_episode
 from foreact.data.store import Store
 from foreact.envs.spec import Camera, Embodiment, Field
@@ -37,7 +36,10 @@ PRESET = ModelConfig(
 
 
 def observation(store: Store) -> dict:
-    return {"images": {"front": store.read("image/front", slice(0, 1))[0]}, "state": store.read("state", slice(0, 1))[0]}
+    return {
+        "images": {"front": store.read("image/front", slice(0, 1))[0]},
+        "state": store.read("state", slice(0, 1))[0],
+    }
 
 
 def main(folder: Path) -> None:

@@ -288,6 +288,7 @@ def test_the_number_of_workers_changes_nothing(tmp_path):
 
 
 @pytest.mark.sim
+@pytest.mark.slow
 def test_workers_end_with_a_killed_parent(tmp_path):
     script = f"""
 from foreact.data.collect import collect

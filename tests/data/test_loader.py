@@ -299,6 +299,7 @@ def gone(pid: int) -> bool:
         return True
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_parent_that_was_killed(store, tmp_path):
     script = tmp_path / "train.py"
     script.write_text(ORPHANS)

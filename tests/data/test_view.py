@@ -91,7 +91,7 @@ def test_info_counts(path):
     assert [task["episodes"] for task in facts["tasks"]] == [1, 5]
     assert {a["array"] for a in facts["arrays"]} == {"state", "action", "action_executed", "image/main", "image/wrist"}
     assert facts["bytes"] > 1000
-    for word in ("toy/many", "0 … 4", "wrist", "Do <toy/few>", "83 %", "90 x 16 x 16 x 3"):
+    for word in ("toy/many", "0–4", "wrist", "Do <toy/few>", "83 %", "90 x 16 x 16 x 3"):
         assert word in text.getvalue()
 
 

@@ -38,7 +38,7 @@ def test_names_resolve_while_unique(monkeypatch):
 
 
 @pytest.mark.parametrize("call", [envs.make, envs.task, envs.resolve])
-@pytest.mark.parametrize("name", ["reach", "metaworld/reach", "nowhere/reach-v3", ""])
+@pytest.mark.parametrize("name", ["reach-v9", "metaworld/reech", "nowhere/reach-v3", ""])
 def test_an_unknown_task_lists_the_choices(call, name):
     with pytest.raises(envs.UserError, match=r"choose one of: metaworld/assembly-v3, .*metaworld/window-open-v3"):
         call(name)

@@ -2,6 +2,9 @@ import dataclasses
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -55,6 +58,25 @@ def test_accumulation_draws_the_same_samples(store, small):
         assert trainer.step == 1
 
 
+@pytest.mark.slow
+def test_killed_and_run_again_equals_uninterrupted(store, tmp_path):
+    def command(out):
+        settings = ["model=joint/tiny", "model.pixels=32", "model.image.channels=[8,8,8]", "model.instruction=table"]
+        short = ["steps=12", "batch_size=4", "save_every=2", "log_every=1", "val_every=0", "held_out=0.3"]
+        return [sys.executable, "-m", "foreact", "train", f"data={store}", f"out={out}", *settings, *short]
+
+    subprocess.run(command(tmp_path / "whole"), check=True)
+    process = subprocess.Popen(command(tmp_path / "part"))
+    deadline = time.monotonic() + 120
+    while len(losses(tmp_path / "part")) < 5 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert len(losses(tmp_path / "part")) < 12
+    subprocess.run(command(tmp_path / "part"), check=True)
+    assert losses(tmp_path / "part") == losses(tmp_path / "whole")
+
+
 def test_interrupt_saves_first(store, small, tmp_path):
     def interrupt(policy, step):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -95,6 +117,7 @@ def test_the_run_folder_tells_what_was_done(store, small, tmp_path):
     assert about["config"]["model"]["horizon"] == 6
     assert (run / "commands.txt").read_text() == "foreact train …\n"
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert list((run / "tensorboard").iterdir())
     record = read_metrics(run / "metrics.jsonl")[-1]
     assert {"loss/action", "loss/future", "loss/align", "val/action", "val/future", "samples_per_s"} <= record.keys()
 

@@ -1,0 +1,105 @@
+import json
+
+import pytest
+from foreact import commands
+from foreact.__main__ import VERBS, main, parser
+from foreact.data.store import Store
+from foreact.envs.errors import UserError
+
+
+@pytest.mark.parametrize("verb", [*VERBS, "data", "bench", "tasks"])
+def test_help_teaches(verb, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([verb, "--help"])
+    assert stop.value.code == 0
+    assert "usage: foreact" in capsys.readouterr().out
+
+
+def test_every_verb_composes():
+    assert commands.config_of("train", ["data=d", "out=o", "model=action/tiny", "steps=3"])["steps"] == 3
+    assert commands.config_of("collect", ["tasks=[reach]", "episodes=2", "out=o"])["tasks"] == ["reach"]
+    assert commands.config_of("eval", ["policy=expert"])["seed"] == 1000
+    assert commands.config_of("bench", ["model=joint/base"])["model"]["name"] == "joint/base"
+    assert commands.config_of("run", ["task=push"])["collect"]["tasks"] == ["push"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["train", "data=d"], "foreact train needs out=; see: foreact train --help"),
+        (["train", "data=d", "out=o", "stepz=3"], "stepz"),
+        (["train", "data=d", "out=o", "model=joint/huge"], "joint/huge"),
+        (["train", "data=d", "out=o", "model.horizon=-1"], "horizon must be at least 1, got -1"),
+        (["train", "data=nowhere", "out=o"], "no store at nowhere"),
+        (["collect", "tasks=[fly]", "episodes=1", "out=o"], "unknown task 'fly'; choose one of: metaworld/assembly-v3"),
+        (["eval"], "needs checkpoint=RUN, or policy=expert, random or replay"),
+        (["eval", "checkpoint=nowhere"], "nowhere does not exist"),
+        (["eval", "policy=replay"], "needs data="),
+        (["eval", "policy=wizard"], "unknown policy 'wizard'; choose one of: checkpoint, expert, random, replay"),
+        (["bench", "nothing"], "unknown benchmark 'nothing'; choose one of: act, render, train"),
+        (["data", "info", "nowhere"], "no store at nowhere"),
+        (["quickstart", "train.speed=9"], "speed"),
+    ],
+)
+def test_bad_input_is_one_message_and_status_two(argv, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(UserError):
+        main(["--debug", "eval"])
+    with pytest.raises(UserError):
+        main(["eval", "--debug"])
+
+
+def test_settings_survive_the_way_through_an_override():
+    settings = {"tasks": ["a", "b"], "out": "x y", "align": 0.5, "seed": None, "flag": True}
+    text = [f"+{k}={commands._as_override(v)}" for k, v in settings.items() if k != "out"]
+    composed = commands.config_of("eval", [t.replace("+tasks", "tasks").replace("+seed", "seed") for t in text])
+    assert composed["tasks"] == ["a", "b"]
+    assert composed["align"] == 0.5
+    assert composed["seed"] is None
+    assert composed["flag"] is True
+
+
+def test_experiments_are_named_after_their_task():
+    config = commands.config_of("run", ["experiment=quickstart"])
+    assert commands._experiment_name(config) == "quickstart"
+    assert commands._experiment_name({**config, "task": "push"}) == "quickstart-push-v3"
+
+
+def test_home_comes_from_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("FOREACT_HOME", str(tmp_path))
+    assert commands.home() == tmp_path
+
+
+def test_tasks_are_listed(capsys):
+    assert main(["tasks"]) == 0
+    assert len(capsys.readouterr().out.strip().splitlines()) >= 50
+
+
+def test_parser_knows_the_verbs():
+    assert parser().parse_args(["data", "view", "somewhere", "--episodes", "3"]).episodes == 3
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+def test_an_experiment_from_nothing_and_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("FOREACT_HOME", str(tmp_path))
+    small = [
+        "run", "experiment=quickstart", "collect.episodes=3", "collect.pixels=64", "train.model=joint/tiny",
+        "train.steps=4", "train.batch_size=4", "eval.episodes=1", "eval.max_steps=20", "eval.video=1",
+    ]  # fmt: skip
+    assert main(small) == 0
+    run = tmp_path / "quickstart"
+    results = json.loads((run / "results.json").read_text())
+    assert results["per_task"]["button-press-v3"]["n"] == 1
+    assert {"report.html", "videos", "checkpoints", "data"} <= {p.name for p in run.iterdir()}
+    with Store.open(run / "data") as store:
+        assert len(store) == 3
+    assert main(small) == 0
+    assert main(["train", f"data={run / 'data'}", f"out={run}", "model=joint/tiny", "steps=9"]) == 2
