@@ -4,6 +4,7 @@ All randomness of step n is a function of (seed, n), so a run that goes on from 
 one bit for bit (same machine type, threads and compile setting).
 """
 
+import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -82,43 +83,24 @@ class Trainer:
         self.config = config
         self.device = resolve_device(config.device)
         self.precision = resolve_precision(config.precision, self.device)
-        windows = Windows(
-            n_obs_steps=model_config.n_obs_steps, horizon=model_config.horizon, future=model_config.future
-        )
-        learn, hold = split_episodes(store, config.held_out, config.seed)
-        self.data = Dataset(store, windows, episodes=learn)
-        self.held_out = Dataset(store, windows, episodes=hold)
-        aligned = config.align > 0 and store.has_privileged
-        modes = {"state": model_config.state_norm, "action": model_config.action_norm}
-        normalizers = fit_normalizers(store, learn, modes | ({"privileged": "gaussian"} if aligned else {}))  # type: ignore[arg-type]
-        sample = self.data.batch(np.linspace(0, len(self.data) - 1, min(256, len(self.data))).astype(int))
-        scale = fit_future_scale(model_config, store.embodiment, sample)
-        transforms = Transforms(model_config, store.embodiment, normalizers, scale)
-        sentences = Sentences.learn([store.instructions[t] for t in store.tasks], model_config.instruction)
-        self.model = Model(model_config, store.embodiment, len(sentences.known)).to(self.device)
-        averaged = Model(model_config, store.embodiment, len(sentences.known))
-        averaged.load_state_dict(self.model.state_dict())
-        self.policy = Policy(averaged, transforms, sentences, store.tasks, self.device)
-        width = model_config.backbone.width
-        self.alignment = Alignment(width, store.embodiment.privileged_dim).to(self.device) if aligned else None
+        self.data, self.held_out = _datasets(store, model_config, config)
+        self.policy = _new_policy(store, model_config, self.data, self.device, aligned=config.align > 0)
+        # The policy holds the averaged weights, which act; `model` the ones that learn.
+        self.model = copy.deepcopy(self.policy.model).train()
+        self.alignment = None
+        if config.align > 0 and store.has_privileged:
+            self.alignment = Alignment(model_config.backbone.width, store.embodiment.privileged_dim).to(self.device)
         self.parameters = [*self.model.parameters(), *(self.alignment.parameters() if self.alignment else [])]
         self.optimizer = torch.optim.AdamW(_groups(self.parameters, config.weight_decay), lr=config.lr, fused=True)
         self.ema = EMA(self.model, decay=config.ema)
+        weights = None if config.early == 1 else np.where(self.data.step < config.early_steps, config.early, 1.0)
         self.loader = Loader(
-            self.data,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            workers=config.workers,
-            weights=self._weights(),
+            self.data, batch_size=config.batch_size, seed=config.seed, workers=config.workers, weights=weights
         )
         self.step = 0
         if config.compile:
-            self.model.backbone.compile()
-
-    def _weights(self) -> np.ndarray | None:
-        if self.config.early == 1:
-            return None
-        return np.where(self.data.step < self.config.early_steps, self.config.early, 1.0)
+            for block in self.model.backbone.blocks:
+                block.compile()
 
     def update(self, batches: Iterator[Batch]) -> dict[str, float]:
         """One optimiser step. Raises `NotFinite` before the weights are touched by a bad loss."""
@@ -187,6 +169,25 @@ class Trainer:
         if self.alignment is not None:
             self.alignment.load_state_dict(groups["alignment"])
         self.step = state["step"]
+
+
+def _datasets(store: Store, model: ModelConfig, config: TrainConfig) -> tuple[Dataset, Dataset]:
+    """Samples of the episodes to learn from and of those held out."""
+    windows = Windows(n_obs_steps=model.n_obs_steps, horizon=model.horizon, future=model.future)
+    learn, hold = split_episodes(store, config.held_out, config.seed)
+    return Dataset(store, windows, episodes=learn), Dataset(store, windows, episodes=hold)
+
+
+def _new_policy(store: Store, model: ModelConfig, data: Dataset, device: str, *, aligned: bool) -> Policy:
+    """An untrained policy whose transforms fit the episodes of `data`."""
+    modes = {"state": model.state_norm, "action": model.action_norm}
+    if aligned and store.has_privileged:
+        modes["privileged"] = "gaussian"
+    normalizers = fit_normalizers(store, data.episodes, modes)
+    sample = data.batch(np.linspace(0, len(data) - 1, min(256, len(data))).astype(int))
+    transforms = Transforms(model, store.embodiment, normalizers, fit_future_scale(model, store.embodiment, sample))
+    sentences = Sentences.learn([store.instructions[t] for t in store.tasks], model.instruction)
+    return Policy(Model(model, store.embodiment, len(sentences.known)), transforms, sentences, store.tasks, device)
 
 
 class NotFinite(UserError):

@@ -50,8 +50,10 @@ def validation_loss(
 def looking(policy: Policy, dataset: Dataset, *, most: int = 64) -> dict[str, float]:
     """Does the policy go where the object is, from the first held-out frames on?
 
-    first_corr: correlation over episodes of the mean of the first `n_action_steps` actions with the expert's, averaged
-    over action dimensions that vary. first_error: their root mean squared difference, in units of the expert's spread.
+    The mean of the first `n_action_steps` actions is compared with the expert's, over episodes: first_corr is their
+    correlation and first_error their root mean squared difference in units of the expert's spread, both pooled over
+    action dimensions (one that hardly varies counts little). Empty where there are fewer than three episodes, or where
+    the expert begins all of them alike, so that nothing is to be seen.
     """
     rows = np.flatnonzero(dataset.step == 0)[:most]
     n = policy.n_action_steps
@@ -65,15 +67,17 @@ def looking(policy: Policy, dataset: Dataset, *, most: int = 64) -> dict[str, fl
         chunk = policy.act(observations, sentences, [(0, int(t), 0) for t in range(len(batch))])
         predicted.append(chunk[:, :n].mean(1))
         wanted.append(batch.action[:, :n].mean(1).numpy())
-    x, y = np.concatenate(predicted), np.concatenate(wanted)
-    varies = y.std(0) > 0.02 * np.abs(y).max()
-    if len(rows) < 3 or not varies.any():
+    return agreement(np.concatenate(predicted), np.concatenate(wanted)) if len(rows) >= 3 else {}
+
+
+def agreement(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """Pooled correlation and relative error of predictions x (E, A) to the expert's y (E, A); empty if y is constant."""
+    dx, dy = x - x.mean(0), y - y.mean(0)
+    spread = np.sqrt((dy**2).sum())
+    if spread <= 0.02 * np.sqrt((y**2).sum()):
         return {}
-    x, y = x[:, varies], y[:, varies]
-    spread = y.std(0)
-    corr = ((x - x.mean(0)) * (y - y.mean(0))).mean(0) / (np.maximum(x.std(0), 1e-6) * spread)
-    error = np.sqrt((((x - y) / spread) ** 2).mean())
-    return {"first_corr": float(corr.mean()), "first_error": float(error)}
+    corr = (dx * dy).sum() / (max(np.sqrt((dx**2).sum()), 1e-9) * spread)
+    return {"first_corr": float(corr), "first_error": float(np.sqrt(((x - y) ** 2).sum()) / spread)}
 
 
 def sentence_of(policy: Policy, batch: Batch) -> torch.Tensor:

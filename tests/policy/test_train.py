@@ -164,6 +164,17 @@ def test_learning_rate_schedule():
     assert learning_rate(50, dataclasses.replace(config, schedule="constant")) == 1
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_compiled_steps_match(store, small):
+    with Store.open(store) as opened:
+        plain, compiled = (Trainer(opened, small, dataclasses.replace(SHORT, compile=c)) for c in (False, True))
+        for _ in range(2):
+            step = plain.step
+            a, b = (t.update(t.loader.iterate(step))["loss"] for t in (plain, compiled))
+            assert a == pytest.approx(b, rel=1e-4)
+
+
 @pytest.mark.gpu
 def test_two_steps_on_a_gpu(store, small, tmp_path):
     config = dataclasses.replace(SHORT, device="cuda", precision="bf16")
