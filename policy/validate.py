@@ -71,7 +71,7 @@ def looking(policy: Policy, dataset: Dataset, *, most: int = 64) -> dict[str, fl
 
 
 def agreement(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    """Pooled correlation and relative error of predictions x (E, A) to the expert's y (E, A); empty if y is constant."""
+    """Pooled correlation and relative error of predictions x (E, A) to the expert's y (E, A); {} if y is constant."""
     dx, dy = x - x.mean(0), y - y.mean(0)
     spread = np.sqrt((dy**2).sum())
     if spread <= 0.02 * np.sqrt((y**2).sum()):

@@ -100,7 +100,7 @@ def bench_train(config: ModelConfig, *, device: str = "auto", batch_size: int = 
             name, f"{rate:.1f}", f"{rate * tokens_here:,.0f}", f"{rate * flops_here / 1e12:.3f}",
             f"{rate * flops_here / 1e12 / peak:.0%}",
         )  # fmt: skip
-    console.print(table, _machine(device), f"precision {precision}, batch {batch_size}, {tokens} tokens a sample")
+    console.print(table, _machine(device), f"precision {precision}, batch {batch_size}, {tokens:g} tokens a sample")
     print(f"ratio {sum(single) / once:.2f}x")
 
 
@@ -124,11 +124,11 @@ def _step_seconds(config: ModelConfig, device: str, precision: str, batch_size: 
     return _milliseconds(step, rounds, device) / 1000
 
 
-def _work(config: ModelConfig) -> tuple[int, float]:
+def _work(config: ModelConfig) -> tuple[float, float]:
     """Tokens through the backbone for one sample, and its training FLOPs: 6 for each block weight and token."""
     policy = fake_policy(config)
     model = policy.model
-    tokens = model.image_tokens() + config.n_obs_steps + 1
+    tokens = float(model.image_tokens() + config.n_obs_steps + 1)
     for query, draws in config.draws.items():
         tokens += draws * sum(n for name, (n, _) in model.segments.items() if QUERIES[query][name] != "absent")
     weights = sum(p.numel() for p in model.backbone.blocks.parameters())
