@@ -1,0 +1,34 @@
+from importlib.resources import files
+
+import numpy as np
+import yaml
+from foreact.eval.bench.model import Recomputing, _work, bench_act, bench_train, fake_policy
+from foreact.policy.config import ModelConfig, build
+from foreact.policy.model import Model
+
+TINY = build(ModelConfig, yaml.safe_load(files("foreact.configs").joinpath("model/joint/tiny.yaml").read_text()))
+
+
+def test_the_baseline_computes_the_same_actions():
+
+    side = TINY.pixels
+    seen = [{"images": {"main": np.full((side, side, 3), 9, np.uint8)}, "state": np.ones(4, np.float32)}]
+    a, b = (fake_policy(TINY, kind=kind).act(seen, ["go"], [(0, 0, 0)]) for kind in (Model, Recomputing))
+    np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_tokens_and_flops_are_counted():
+    tokens, flops = _work(TINY)
+    context = 16 + 1 + 1 + 1  # cells, keypoints, state, instruction
+    assert tokens == context + 3 * 16 + 0.5 * (16 + 16)
+    weights = sum(p.numel() for p in fake_policy(TINY).model.backbone.blocks.parameters())
+    assert flops == 6 * tokens * weights
+
+
+def test_both_end_with_their_ratio(capsys):
+    bench_act(TINY, device="cpu", rounds=1)
+    assert capsys.readouterr().out.strip().splitlines()[-1].startswith("ratio ")
+    bench_train(TINY, device="cpu", batch_size=2, rounds=1)
+    out = capsys.readouterr().out
+    assert "samples/s" in out
+    assert out.strip().splitlines()[-1].startswith("ratio ")
