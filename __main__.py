@@ -76,7 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
     elif arguments.verb == "tasks":
         commands.list_tasks()
     elif arguments.verb == "train":
-        commands.train(commands.config_of("train", arguments.settings), dry_run=arguments.dry_run)
+        settings = ["out=", *arguments.settings] if arguments.dry_run else arguments.settings
+        commands.train(commands.config_of("train", settings), dry_run=arguments.dry_run)
     elif arguments.verb in ("quickstart", "run"):
         chosen = ["experiment=quickstart"] if arguments.verb == "quickstart" else []
         commands.run_experiment([*chosen, *arguments.settings])

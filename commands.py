@@ -5,6 +5,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from . import envs
 from .envs.errors import UserError, choose
 
 console = Console()
+say = partial(console.print, highlight=False, soft_wrap=True)  # paths and commands stay in one piece, to be copied
 
 
 def home() -> Path:
@@ -50,9 +52,7 @@ def collect(config: Mapping[str, Any]) -> None:
 
     options = {k: v for k, v in config.items() if k not in ("tasks", "episodes", "out", "pixels")}
     with run(_names(config["tasks"]), config["episodes"], config["out"], **options, cameras=_cameras(config)) as store:
-        console.print(
-            f"{store.path}: {len(store)} episodes, {store.n_steps} steps. Look: foreact data view {store.path}"
-        )
+        say(f"{store.path}: {len(store)} episodes, {store.n_steps} steps. Look: foreact data view {store.path}")
 
 
 def _cameras(config: Mapping[str, Any]) -> list[envs.Camera] | None:
@@ -77,11 +77,11 @@ def train(config: Mapping[str, Any], *, dry_run: bool = False) -> None:
     model = build(ModelConfig, config["model"], "model")
     settings = build(TrainConfig, {f.name: config[f.name] for f in fields(TrainConfig)}, "train")
     if dry_run:
-        console.print(describe(model, config["data"], settings), highlight=False)
+        say(describe(model, config["data"], settings))
         return
     evaluate = _rollouts(config) if settings.rollout_every else None
     folder = run(config["data"], model, settings, config["out"], command=command_line(), evaluate=evaluate)
-    console.print(f"{folder}: trained for {settings.steps} steps. Next: foreact eval checkpoint={folder}")
+    say(f"{folder}: trained for {settings.steps} steps. Next: foreact eval checkpoint={folder}")
 
 
 def _rollouts(config: Mapping[str, Any]) -> Callable[..., dict[str, float]]:
@@ -116,7 +116,7 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
         options = {name: config[name] for name in passed}
         tasks = None if config["tasks"] is None else _names(config["tasks"])
         results = run(policy, tasks, out=out, run=config["checkpoint"], command=command_line(), **options)
-    console.print(f"Results: {out / 'results.json'}   Report: {out / 'report.html'}")
+    say(f"Results: {out / 'results.json'}   Report: {out / 'report.html'}")
     return results
 
 
@@ -169,7 +169,7 @@ def _as_override(value: Any) -> str:
 
 def _what_next(out: Path) -> None:
     console.rule("done")
-    console.print(
+    say(
         f"""Open   {out / "report.html"}   success, failures, films, curves
        {out / "videos"}        what the robot did, beside what it foresaw
 Try    foreact eval checkpoint={out} episodes=100      a narrower interval
@@ -183,7 +183,7 @@ Try    foreact eval checkpoint={out} episodes=100      a narrower interval
 def list_tasks() -> None:
     """Print every task with its difficulty group and instruction."""
     for task in map(envs.task, envs.tasks()):
-        console.print(f"{task.id:42} {task.group:10} {task.instruction}", highlight=False, soft_wrap=True)
+        say(f"{task.id:42} {task.group:10} {task.instruction}")
 
 
 def data(verb: str, path: str, *, checkpoint: str | None = None, out: str | None = None, episodes: int = 12) -> int:
@@ -196,7 +196,7 @@ def data(verb: str, path: str, *, checkpoint: str | None = None, out: str | None
     elif verb == "view":
         from .data.view import view
 
-        console.print(f"Open {view(path, out, episodes)}")
+        say(f"Open {view(path, out, episodes)}")
     else:
         from .data.doctor import diagnose, report
 
