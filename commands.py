@@ -175,8 +175,7 @@ def _what_next(out: Path) -> None:
 Try    foreact eval checkpoint={out} episodes=100      a narrower interval
        foreact quickstart task=door-open-v3            another task (foreact tasks lists them)
        foreact data view {out / "data"}                the demonstrations
-       foreact quickstart train.align=0 out={out}-noalign   without simulator state in training""",
-        highlight=False,
+       foreact quickstart train.align=0 out={out}-noalign   without simulator state in training"""
     )
 
 

@@ -17,6 +17,28 @@ from .transforms import Transforms
 
 
 @dataclass(frozen=True)
+class Encoded:
+    """A batch after the observation trunk, ready for any number of noise draws.
+
+    now (B, V, H, W, 3): the present frames · targets {segment: (B, L, C)}: clean values · keep {segment: (B, L)}:
+    tokens that lie inside their episode.
+    """
+
+    context: Context
+    now: Tensor
+    targets: dict[str, Tensor]
+    keep: dict[str, Tensor]
+
+    def part(self, share: float) -> "Encoded":
+        """The first rows that make up that share of the batch, all of it from 1 on."""
+        if share >= 1:
+            return self
+        rows = slice(math.ceil(len(self.now) * share))
+        targets, keep = ({k: v[rows] for k, v in d.items()} for d in (self.targets, self.keep))
+        return Encoded(self.context[rows], self.now[rows], targets, keep)
+
+
+@dataclass(frozen=True)
 class Losses:
     """Total to minimise, and its unweighted parts by name."""
 
@@ -60,47 +82,33 @@ def objective(
     offset = _offsets(len(batch), image_shift, generator, batch.state.device)
     observation = transforms.observation(batch, sentence, offset)
     now = observation.images[:, :, -1]
-    context = model.encode(observation)
     targets = transforms.targets(batch, now, offset)
-    keep = _kept(batch, targets, config)
+    encoded = Encoded(model.encode(observation), now, targets, _kept(batch, targets, config))
     sums: dict[str, list[Tensor]] = {}
     for query, draws in config.draws.items():
-        rows = slice(math.ceil(len(batch) * min(draws, 1)))  # a share below 1 is that share of the batch
-        some = context if draws >= 1 else context[rows]
-        wanted = {name: value[rows] for name, value in targets.items()}
-        counted = {name: value[rows] for name, value in keep.items()}
-        n = max(1, int(draws))
-        found = _query_loss(model, transforms, query, n, wanted, counted, now[rows], some, generator)
+        found = _query_loss(model, transforms, query, max(1, int(draws)), encoded.part(draws), generator)
         for name, value in found.items():
             sums.setdefault(name, []).append(value * draws)
     parts = {name: torch.stack(values).sum() / _draws_of(name, config) for name, values in sums.items()}
     total = torch.stack([config.process(name).weight * value for name, value in parts.items()]).sum()
     if alignment is not None and batch.privileged is not None:
         goal = transforms.normalizers["privileged"].normalise(batch.privileged)
-        parts["align"] = alignment(context, model.image_tokens(), goal)
+        parts["align"] = alignment(encoded.context, model.image_tokens(), goal)
         total = total + align_weight * parts["align"]
     return Losses(total, {name: value.detach() for name, value in parts.items()})
 
 
 def _query_loss(
-    model: Model,
-    transforms: Transforms,
-    query: str,
-    draws: int,
-    targets: dict[str, Tensor],
-    keep: dict[str, Tensor],
-    now: Tensor,
-    context: Context,
-    generator: torch.Generator,
+    model: Model, transforms: Transforms, query: str, draws: int, encoded: Encoded, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """Mean squared error of each denoised segment of one query, over `draws` noise draws."""
     config = model.config
     segments, wanted = {}, {}
     for name, role in QUERIES[query].items():
-        if role == Role.ABSENT or name not in targets:
+        if role == Role.ABSENT or name not in encoded.targets:
             continue
         process = config.process(name)
-        x0 = targets[name].unsqueeze(1).expand(-1, draws, -1, -1)
+        x0 = encoded.targets[name].unsqueeze(1).expand(-1, draws, -1, -1)
         eps = torch.randn(x0.shape, generator=generator, device=x0.device)
         t = sample_times(process.times, x0.shape[:2], generator, x0.device, stratified=False, **process.times_settings)
         clean = _prefix(x0.shape[:3], generator, x0.device) if role == Role.CONTINUE else None
@@ -108,10 +116,10 @@ def _query_loss(
         segments[name] = assume(role, x0, eps, t, path, clean)
         if learned(query, name):
             wanted[name] = target(process.target, path, x0, eps, t)
-    stacked = transforms.beside_future(now) if "future" in segments and config.stack_now else None
-    predictions = model.denoise(segments, context, stacked)
+    stacked = transforms.beside_future(encoded.now) if "future" in segments and config.stack_now else None
+    predictions = model.denoise(segments, encoded.context, stacked)
     return {
-        name: _masked_mse(predictions[name].float(), value, keep[name], segments[name])
+        name: _masked_mse(predictions[name].float(), value, encoded.keep[name], segments[name])
         for name, value in wanted.items()
     }
 
