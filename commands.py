@@ -31,7 +31,7 @@ def config_of(name: str, overrides: Sequence[str]) -> dict[str, Any]:
     """Compose configs/NAME.yaml with overrides such as 'steps=10'. Raises `UserError` for what does not fit."""
     try:
         with initialize_config_module("foreact.configs", version_base="1.3"):
-            composed = compose(name, list(overrides))
+            composed = compose(name, [_free(o) for o in overrides])
         missing = sorted(OmegaConf.missing_keys(composed))
         if missing:
             raise UserError(f"foreact {name} needs {', '.join(f'{m}=' for m in missing)}; see: foreact {name} --help")
@@ -39,6 +39,14 @@ def config_of(name: str, overrides: Sequence[str]) -> dict[str, Any]:
     except (HydraException, OmegaConfBaseException) as error:
         reason = str(error.__cause__ or error).strip()
         raise UserError(f"foreact {name} {shlex.join(overrides)}: {reason}\nsee: foreact {name} --help") from error
+
+
+def _free(override: str) -> str:
+    """Let an override of a nested setting name one that the YAML leaves at its default ('++' in Hydra).
+
+    Whether there is such a setting is checked where the section is read, with a message that lists the choices.
+    """
+    return f"++{override}" if override.split(".")[0] in ("model", "collect", "train", "eval") else override
 
 
 def command_line() -> str:
@@ -126,9 +134,7 @@ def _results_folder(kind: str, checkpoint: str | None) -> Path:
 
 def run_experiment(overrides: Sequence[str]) -> None:
     """Collect, train and evaluate as one experiment; each stage resumes, so the same command goes on after a stop."""
-    # '++' lets train.lr=… set what the experiment leaves at its default; the stage's own config checks the name.
-    staged = [f"++{o}" if o.split(".")[0] in ("collect", "train", "eval") else o for o in overrides]
-    config = config_of("run", staged)
+    config = config_of("run", overrides)
     out = Path(config["out"]) if config["out"] else home() / _experiment_name(config)
     data = out / "data"
     stages = {

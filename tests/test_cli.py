@@ -36,6 +36,10 @@ def test_every_verb_composes():
         (["eval", "checkpoint=nowhere"], "nowhere does not exist"),
         (["eval", "policy=replay"], "needs data="),
         (["eval", "policy=wizard"], "unknown policy 'wizard'; choose one of: checkpoint, expert, random, replay"),
+        (
+            ["train", "data=d", "out=o", "model.depht=3"],
+            "unknown setting of model: 'depht'; choose one of: action_norm",
+        ),
         (["bench", "nothing"], "unknown benchmark 'nothing'; choose one of: act, render, train"),
         (["data", "info", "nowhere"], "no store at nowhere"),
         (["quickstart", "train.speed=9"], "speed"),
