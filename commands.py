@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
@@ -16,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from . import envs
+from .data.provenance import command_line
 from .envs.errors import UserError, choose
 
 console = Console()
@@ -47,11 +47,6 @@ def _free(override: str) -> str:
     Whether there is such a setting is checked where the section is read, with a message that lists the choices.
     """
     return f"++{override}" if override.split(".")[0] in ("model", "collect", "train", "eval") else override
-
-
-def command_line() -> str:
-    """The command as typed, to be kept with its results."""
-    return shlex.join(["foreact", *sys.argv[1:]])
 
 
 def collect(config: Mapping[str, Any]) -> None:

@@ -5,10 +5,8 @@ The store is a function of the settings alone. Attempt k of a task is the episod
 enter the store in the order of tasks and attempts, however many workers there are and whoever is first.
 """
 
-import contextlib
 import os
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from . import layout
 from .agenda import Agenda
 from .crew import Alone, Crew, Processes, Recipe
 from .demonstrate import Act, Noise
+from .provenance import package_versions
 from .store import Store
 
 FIRST_SEED = 100_000
@@ -175,18 +174,10 @@ def _open(out: Path, embodiment: Embodiment, config: dict[str, Any]) -> Store:
 def _with_record(store: Store, config: dict[str, Any]) -> Store:
     """Write the settings into the store's attributes, under its writer's lock, and open it again."""
     root = layout.read_root(store.path)
-    root["attributes"]["collect"] = config | {"versions": _versions()}
+    root["attributes"]["collect"] = config | {"versions": package_versions(("foreact", "numpy", "mujoco", "metaworld"))}
     layout.replace_json(store.path / "zarr.json", root)
     store.close()
     return Store.open(store.path, mode="a")
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in ("foreact", "numpy", "mujoco", "metaworld"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
 
 
 def _embodiment(task: str, cameras: Sequence[Camera] | None) -> Embodiment:

@@ -1,20 +1,16 @@
 """What `results.json` holds, where it ran, and the table at the end of a run."""
 
 import platform
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from ..data.provenance import command_line, package_versions
 from ..envs.spec import Task
 from .metrics import percentiles, summarise
-
-PACKAGES = ("foreact", "numpy", "torch", "mujoco", "metaworld", "gymnasium", "zarr")
 
 
 def assemble(
@@ -54,19 +50,7 @@ def versions() -> dict[str, str]:
     found = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
     if torch := sys.modules.get("torch"):
         found["threads"] = str(torch.get_num_threads())
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def command_line() -> str:
-    """The command of this process, with the program by its short name."""
-    program = Path(sys.argv[0])
-    name = "foreact" if program.name in ("foreact", "__main__.py") else program.name or "python"
-    return shlex.join([name, *sys.argv[1:]])
+    return found | package_versions()
 
 
 def percent(rate: float, ci95: Sequence[float]) -> str:

@@ -2,14 +2,13 @@
 
 import json
 import os
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ..data.provenance import package_versions
 from ..envs.errors import UserError
 from .device import describe_machine
 
-PACKAGES = ("foreact", "torch", "numpy", "zarr", "mujoco", "metaworld", "gymnasium")
 # Settings that change speed or what is written, and never the result: they may differ when a run goes on.
 FREE = ("train.device", "train.workers", "train.log_every", "train.save_every", "train.rollout_every")
 
@@ -25,7 +24,7 @@ class RunFolder:
         if about.is_file():
             _same(json.loads(about.read_text())["config"], config, path)
         else:
-            _write(about, {"config": config, "versions": versions(), "machine": describe_machine()})
+            _write(about, {"config": config, "versions": package_versions(), "machine": describe_machine()})
         if command:
             with (path / "commands.txt").open("a") as f:
                 f.write(command + "\n")
@@ -73,17 +72,6 @@ def _board(folder: Path, step: int) -> Any:
     except ImportError:
         return None
     return SummaryWriter(str(folder), purge_step=step + 1)
-
-
-def versions() -> dict[str, str]:
-    """Installed versions of what a result depends on."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _same(before: dict[str, Any], now: dict[str, Any], path: Path) -> None:
