@@ -3,7 +3,7 @@
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,17 +53,11 @@ def collect(config: Mapping[str, Any]) -> None:
     """Collect demonstrations with the environments' scripted experts into a zarr store."""
     from .data.collect import collect as run
 
-    options = {k: v for k, v in config.items() if k not in ("tasks", "episodes", "out", "pixels")}
-    with run(_names(config["tasks"]), config["episodes"], config["out"], **options, cameras=_cameras(config)) as store:
+    tasks = _names(config["tasks"])
+    options = {k: v for k, v in config.items() if k not in ("tasks", "episodes", "out", "cameras", "pixels")}
+    cameras = envs.views(tasks[0], config["cameras"], config["pixels"]) if tasks else None
+    with run(tasks, config["episodes"], config["out"], **options, cameras=cameras) as store:
         say(f"{store.path}: {len(store)} episodes, {store.n_steps} steps. Look: foreact data view {store.path}")
-
-
-def _cameras(config: Mapping[str, Any]) -> list[envs.Camera] | None:
-    """The default cameras at another size, or None for the embodiment's own."""
-    if config["pixels"] is None:
-        return None
-    cameras = envs.embodiment(_names(config["tasks"])[0]).cameras
-    return [replace(c, height=config["pixels"], width=config["pixels"]) for c in cameras]
 
 
 def _names(tasks: str | Sequence[str]) -> list[str]:

@@ -1,12 +1,14 @@
 """Robots and simulators, by task id ('suite/name'). Simulators are imported only when one is made."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import UserError, choose
 from .metaworld_tasks import EMBODIMENT as SAWYER
 from .metaworld_tasks import TASKS as METAWORLD
+from .metaworld_tasks import VIEWS as METAWORLD_VIEWS
 from .spec import Camera, Embodiment, Field, Look, Task
 
 if TYPE_CHECKING:
@@ -24,18 +26,26 @@ __all__ = [
     "resolve",
     "task",
     "tasks",
+    "views",
 ]
 
-# suite → (its tasks, its robot, the module whose `make(task, cameras, privileged)` builds one); a new one is one line.
-SUITES: dict[str, tuple[dict[str, Task], Embodiment, str]] = {
-    "metaworld": (METAWORLD, SAWYER, ".metaworld"),
-}
+
+class Suite(NamedTuple):
+    """A simulator's tasks by bare name, its robot, its named views, and the module whose `make` builds a task."""
+
+    tasks: Mapping[str, Task]
+    embodiment: Embodiment
+    views: Mapping[str, Camera]
+    module: str
+
+
+SUITES = {"metaworld": Suite(METAWORLD, SAWYER, METAWORLD_VIEWS, ".metaworld")}  # a new one is one line
 
 
 def tasks(suite: str | None = None) -> list[str]:
     """All task ids, sorted, of one suite or of all."""
     suites = SUITES if suite is None else [choose(suite, SUITES, "suite")]
-    return sorted(task.id for name in suites for task in SUITES[name][0].values())
+    return sorted(task.id for name in suites for task in SUITES[name].tasks.values())
 
 
 def resolve(name: str) -> str:
@@ -55,12 +65,24 @@ def _names(task_id: str) -> tuple[str, str, str]:
 def task(name: str) -> Task:
     """The task of that id or bare name."""
     suite, bare = resolve(name).split("/", 1)
-    return SUITES[suite][0][bare]
+    return SUITES[suite].tasks[bare]
 
 
 def embodiment(name: str) -> Embodiment:
     """The robot of the task of that id or bare name, with its default cameras; needs no simulator."""
-    return SUITES[resolve(name).split("/", 1)[0]][1]
+    return _suite(name).embodiment
+
+
+def views(name: str, cameras: Sequence[str] | None = None, pixels: int | None = None) -> list[Camera]:
+    """Named views of a task's suite, by default the embodiment's own cameras, drawn at `pixels` a side if given."""
+    chosen = [c.name for c in embodiment(name).cameras] if cameras is None else cameras
+    known = _suite(name).views
+    found = [known[choose(camera, known, "camera")] for camera in chosen]
+    return [c if pixels is None else replace(c, height=pixels, width=pixels) for c in found]
+
+
+def _suite(name: str) -> Suite:
+    return SUITES[resolve(name).split("/", 1)[0]]
 
 
 def make(name: str, *, cameras: Sequence[Camera] | None = None, privileged: bool = False) -> "Env":
@@ -72,7 +94,7 @@ def make(name: str, *, cameras: Sequence[Camera] | None = None, privileged: bool
     found = task(name)
     suite = found.id.split("/", 1)[0]
     try:
-        return import_module(SUITES[suite][2], __package__).make(found, cameras=cameras, privileged=privileged)
+        return import_module(SUITES[suite].module, __package__).make(found, cameras=cameras, privileged=privileged)
     except ModuleNotFoundError as error:
         missing = (error.name or str(error)).split(".")[0]
         raise UserError(f'{suite} needs the package {missing}; mend: pip install "foreact[sim]"') from error

@@ -57,7 +57,9 @@ class SolverConfig:
 class ModelConfig:
     """A preset. Everything that fixes parameters, tokens, pixels and chunk length.
 
-    pixels: side of the square frames that go in (a store's frames are resized to it).
+    pixels: side of the square frames that go in (a store's frames are resized to it). center_images: what goes in is
+    how a frame differs from the mean frame of its camera in training, so that a small goal stands out; for cameras
+    that stand still.
     future: steps ahead of the foreseen frames, empty for none. future_delta: foresee the difference to the present
     frame. stack_now: put the present frame's pixels on the channels of the foreseen ones.
     draws: noise draws of each query per encoded observation in training; a number below 1 draws once for that share
@@ -68,6 +70,7 @@ class ModelConfig:
     backbone: BackboneConfig
     image: ImageConfig = field(default_factory=ImageConfig)
     pixels: int = 96
+    center_images: bool = False
     n_obs_steps: int = 1
     horizon: int = 16
     n_action_steps: int = 8

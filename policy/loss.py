@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from ..data.batch import Batch
@@ -49,20 +50,22 @@ class Losses:
 class Alignment(nn.Module):
     """Training only: the last layer's image tokens should tell the simulator's state.
 
-    They are read as their mean and the last of them (the keypoint token, if any). A privileged target in the place of
-    REPA's frozen features (Yu et al. 2025, eq. 4): it shapes the observation trunk and is not a part of the policy, and
-    no privileged value reaches a policy input.
+    Each frame's are read as their mean and the last of them (the one that knows the whole frame, if any). A privileged
+    target in the place of REPA's frozen features (Yu et al. 2025, eq. 4): it shapes the observation trunk and is not a
+    part of the policy, and no privileged value reaches a policy input.
     """
 
-    def __init__(self, width: int, privileged: int):
+    def __init__(self, width: int, frames: int, privileged: int):
         super().__init__()
+        self.frames = frames
         self.norm = nn.LayerNorm(width)
-        self.read = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, privileged))
+        self.read = nn.Sequential(nn.Linear(2 * frames * width, width), nn.SiLU(), nn.Linear(width, privileged))
 
     def forward(self, context: Context, image_tokens: int, privileged: Tensor) -> Tensor:
         """Mean squared error to the normalised state (B, P)."""
         tokens = self.norm(context.tokens[:, :image_tokens].float())
-        told = self.read(torch.cat([tokens.mean(dim=1), tokens[:, -1]], dim=-1))
+        frames = rearrange(tokens, "b (f l) d -> b f l d", f=self.frames)
+        told = self.read(torch.cat([frames.mean(dim=2), frames[:, :, -1]], dim=-1).flatten(1))
         return (told.float() - privileged).square().mean()
 
 

@@ -23,12 +23,19 @@ class Model(nn.Module):
     Letters: B batch, N noise draws, V views, T observation steps, L tokens, D width, S state, M context tokens.
     """
 
+    mean_frame: Tensor
+    frame_spread: Tensor
+
     def __init__(self, config: ModelConfig, embodiment: Embodiment, sentences: int):
         super().__init__()
         self.config = config
         d = config.backbone.width
         self.views, side = len(embodiment.cameras), config.pixels
-        self.stem = STEMS[config.image.stem](config.image, d)
+        rows, columns = config.image.grid(side, side)
+        self.stem = STEMS[config.image.stem](config.image, d, rows * columns)
+        if config.center_images:
+            self.register_buffer("mean_frame", torch.zeros(self.views, 1, side, side, 3))
+            self.register_buffer("frame_spread", torch.ones(1))
         self.from_state = nn.Linear(embodiment.state_dim, d)
         self.from_sentence = nn.Linear(VECTOR_DIM, d) if config.instruction == "minilm" else nn.Embedding(sentences, d)
         self.image_position = _positions(self.views * config.n_obs_steps * config.image.count(side, side), d)
@@ -48,10 +55,20 @@ class Model(nn.Module):
     def image_tokens(self) -> int:
         return self.image_position.shape[0]
 
+    @torch.no_grad()
+    def center_on(self, images: Tensor) -> None:
+        """Take mean frames, and the spread around them, from training frames (B, V, T, H, W, 3) where centred."""
+        if self.config.center_images:
+            self.mean_frame.copy_(images.mean(dim=(0, 2)).unsqueeze(1))
+            self.frame_spread.copy_((images - self.mean_frame).std().clamp(min=1e-3))
+
     def encode(self, observation: Observation) -> Context:
         """Run the observation through the backbone once."""
         b, v, t = observation.images.shape[:3]
-        frames = rearrange(observation.images, "b v t h w c -> (b v t) c h w")
+        images = observation.images
+        if self.config.center_images:
+            images = (images - self.mean_frame) / self.frame_spread
+        frames = rearrange(images, "b v t h w c -> (b v t) c h w")
         images = rearrange(self.stem(frames), "(b v t) l d -> b (v t l) d", b=b, v=v, t=t) + self.image_position
         state = self.from_state(observation.state) + self.state_position
         sentence = self.from_sentence(observation.sentence).unsqueeze(1)

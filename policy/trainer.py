@@ -89,7 +89,9 @@ class Trainer:
         self.model = copy.deepcopy(self.policy.model).train()
         self.alignment = None
         if config.align > 0 and store.has_privileged:
-            self.alignment = Alignment(model_config.backbone.width, store.embodiment.privileged_dim).to(self.device)
+            frames = len(store.embodiment.cameras) * model_config.n_obs_steps
+            width, targets = model_config.backbone.width, store.embodiment.privileged_dim
+            self.alignment = Alignment(width, frames, targets).to(self.device)
         self.parameters = [*self.model.parameters(), *(self.alignment.parameters() if self.alignment else [])]
         self.optimizer = torch.optim.AdamW(_groups(self.parameters, config.weight_decay), lr=config.lr, fused=True)
         self.ema = EMA(self.model, decay=config.ema)
@@ -187,7 +189,9 @@ def _new_policy(store: Store, model: ModelConfig, data: Dataset, device: str, *,
     sample = data.batch(np.linspace(0, len(data) - 1, min(256, len(data))).astype(int))
     transforms = Transforms(model, store.embodiment, normalizers, fit_future_scale(model, store.embodiment, sample))
     sentences = Sentences.learn([store.instructions[t] for t in store.tasks], model.instruction)
-    return Policy(Model(model, store.embodiment, len(sentences.known)), transforms, sentences, store.tasks, device)
+    network = Model(model, store.embodiment, len(sentences.known))
+    network.center_on(transforms.frames(sample.images))
+    return Policy(network, transforms, sentences, store.tasks, device)
 
 
 class NotFinite(UserError):

@@ -19,11 +19,14 @@ class ImageConfig:
     stem 'patch': square patches of `patch` pixels, linearly embedded (channels and keypoints are not used).
     keypoints: so many spatial-softmax points (Levine et al. 2016, §4.2) of the last but one map join as one token;
     0 for none.
+    summary: the last map, reduced to so many channels, joins whole as one token that knows where everything is; 0 for
+    none.
     """
 
     stem: str = "conv"
     channels: tuple[int, ...] = (32, 64, 128, 256)
     keypoints: int = 0
+    summary: int = 0
     patch: int = 16
 
     def __post_init__(self):
@@ -45,13 +48,13 @@ class ImageConfig:
     def count(self, height: int, width: int) -> int:
         """Tokens of one frame."""
         rows, columns = self.grid(height, width)
-        return rows * columns + (1 if self.stem == "conv" and self.keypoints else 0)
+        return rows * columns + (bool(self.keypoints) + bool(self.summary) if self.stem == "conv" else 0)
 
 
 class ConvStem(nn.Module):
-    """Normalised strided convolutions on pixels and their coordinates, with an optional keypoint token."""
+    """Normalised strided convolutions on pixels and their coordinates, with optional tokens of the whole frame."""
 
-    def __init__(self, config: ImageConfig, width: int):
+    def __init__(self, config: ImageConfig, width: int, cells: int):
         super().__init__()
         sizes = (5, *config.channels)  # three colours and the pixel's own two coordinates
         self.stages = nn.ModuleList(
@@ -61,6 +64,8 @@ class ConvStem(nn.Module):
         self.project = nn.Linear(config.channels[-1], width)
         self.to_keypoints = nn.Conv2d(config.channels[-2], config.keypoints, 1) if config.keypoints else None
         self.from_keypoints = nn.Linear(2 * config.keypoints, width) if config.keypoints else None
+        self.to_summary = nn.Linear(config.channels[-1], config.summary) if config.summary else None
+        self.from_summary = nn.Linear(cells * config.summary, width) if config.summary else None
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -69,17 +74,19 @@ class ConvStem(nn.Module):
         before = x
         for stage in self.stages:
             before, x = x, stage(x)
-        tokens = self.project(rearrange(x, "b c h w -> b (h w) c"))
-        if self.to_keypoints is None or self.from_keypoints is None:
-            return tokens
-        points = self.from_keypoints(spatial_softmax(self.to_keypoints(before)))
-        return torch.cat([tokens, points[:, None].to(tokens.dtype)], dim=1)
+        cells = rearrange(x, "b c h w -> b (h w) c")
+        tokens = [self.project(cells)]
+        if self.to_keypoints is not None and self.from_keypoints is not None:
+            tokens.append(self.from_keypoints(spatial_softmax(self.to_keypoints(before)))[:, None].to(x.dtype))
+        if self.to_summary is not None and self.from_summary is not None:
+            tokens.append(self.from_summary(self.to_summary(cells).flatten(1))[:, None])
+        return torch.cat(tokens, dim=1)
 
 
 class PatchStem(nn.Module):
     """Linear embedding of square patches (Dosovitskiy et al. 2021, ViT)."""
 
-    def __init__(self, config: ImageConfig, width: int):
+    def __init__(self, config: ImageConfig, width: int, cells: int):
         super().__init__()
         self.patch = config.patch
         self.project = nn.Linear(3 * config.patch**2, width)

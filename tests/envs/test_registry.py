@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from foreact import envs
@@ -30,7 +31,7 @@ def test_names_resolve_while_unique(monkeypatch):
     assert envs.resolve("reach-v3") == envs.resolve("metaworld/reach-v3") == "metaworld/reach-v3"
     assert envs.task("reach-v3").name == "reach-v3"
     other = {"reach-v3": envs.Task(id="other/reach-v3", instruction="Reach", success="", max_steps=1)}
-    monkeypatch.setitem(envs.SUITES, "other", (other, ".nowhere"))
+    monkeypatch.setitem(envs.SUITES, "other", envs.Suite(other, envs.embodiment("reach"), {}, ".nowhere"))
     with pytest.raises(envs.UserError, match="metaworld/reach-v3, other/reach-v3"):
         envs.resolve("reach-v3")
     assert envs.task("other/reach-v3") is other["reach-v3"]
@@ -42,6 +43,16 @@ def test_names_resolve_while_unique(monkeypatch):
 def test_an_unknown_task_lists_the_choices(call, name):
     with pytest.raises(envs.UserError, match=r"choose one of: metaworld/assembly-v3, .*metaworld/window-open-v3"):
         call(name)
+
+
+def test_named_views_of_a_suite():
+    default = list(envs.embodiment("reach").cameras)
+    assert envs.views("reach") == default
+    main, top = envs.views("metaworld/push-v3", ["main", "top"], pixels=32)
+    assert main == replace(default[0], height=32, width=32)
+    assert (top.name, top.mount, top.width) == ("top", "topview", 32)
+    with pytest.raises(envs.UserError, match="unknown camera 'ceiling'; choose one of: main, top, wrist"):
+        envs.views("reach", ["ceiling"])
 
 
 def test_an_unknown_suite_lists_the_choices():

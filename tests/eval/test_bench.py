@@ -19,7 +19,7 @@ def test_the_baseline_computes_the_same_actions():
 
 def test_tokens_and_flops_are_counted():
     tokens, flops = _work(TINY)
-    context = 16 + 1 + 1 + 1  # cells, keypoints, state, instruction
+    context = 16 + 1 + 1 + 1  # cells, summary, state, instruction
     assert tokens == context + 3 * 16 + 0.5 * (16 + 16)
     weights = sum(p.numel() for p in fake_policy(TINY).model.backbone.blocks.parameters())
     assert flops == 6 * tokens * weights

@@ -43,8 +43,9 @@ def preset() -> ModelConfig:
     return ModelConfig(
         name="joint/test",
         backbone=BackboneConfig(width=32, depth=2, heads=2, gate_init=0.2),
-        image=ImageConfig(channels=(8, 8, 8), keypoints=4),
+        image=ImageConfig(channels=(8, 8, 8), keypoints=4, summary=4),
         pixels=32,
+        center_images=True,
         n_obs_steps=2,
         horizon=6,
         n_action_steps=3,

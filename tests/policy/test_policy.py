@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from foreact.envs.errors import UserError
-from foreact.policy.tokens.images import patchify, shift, spatial_softmax, unpatchify
+from foreact.policy.tokens.images import ConvStem, ImageConfig, patchify, shift, spatial_softmax, unpatchify
 
 
 def observations(policy, n: int) -> list[dict]:
@@ -121,6 +121,17 @@ class TestTransforms:
         assert moved[0, 0, 3].equal(frames[0, 0, 3])
         assert moved[1, 0, :, 2:].equal(frames[1, 0, :, :2])
         assert moved[1, 0, :, 0].equal(frames[1, 0, :, 0])
+
+    def test_one_token_summarises_each_frame(self):
+        plain, whole = (ImageConfig(channels=(8, 8, 8), summary=n) for n in (0, 4))
+        assert whole.count(32, 32) == plain.count(32, 32) + 1
+        stem = ConvStem(whole, 16, 16).eval()
+        frame = torch.zeros(1, 3, 32, 32)
+        moved = frame.clone()
+        moved[:, :, 28:, 28:] = 1  # a corner that the first token does not see
+        change = (stem(moved) - stem(frame))[0].abs().sum(dim=-1)
+        assert stem(frame).shape == (1, 17, 16)
+        assert change[-1] > 0.01
 
     def test_keypoints_find_a_peak(self):
         maps = torch.full((1, 1, 9, 9), -50.0)

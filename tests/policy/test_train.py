@@ -51,6 +51,14 @@ def test_two_steps_then_resume_equals_four(store, small, tmp_path):
         assert all(torch.equal(a[k], b[k]) for k in a)
 
 
+def test_mean_frames_travel_with_the_checkpoint(store, small, tmp_path):
+    model = load_policy(train(store, small, SHORT, tmp_path / "run", progress=False), device="cpu").model
+    with Store.open(store) as opened:
+        frames = torch.from_numpy(opened.read("image/front")[:]).float() / 127.5 - 1
+    assert abs(model.mean_frame[0].mean() - frames.mean()) < 0.02
+    assert model.frame_spread.item() == pytest.approx(frames.std().item(), rel=0.1)
+
+
 def test_accumulation_draws_the_same_samples(store, small):
     with Store.open(store) as opened:
         trainer = Trainer(opened, small, dataclasses.replace(SHORT, accumulate=2))
