@@ -144,7 +144,7 @@ def run_experiment(overrides: Sequence[str]) -> None:
     for number, (stage, settings) in enumerate(composed.items(), start=1):
         console.rule(f"{number}/{len(stages)} {stage}")
         verbs[stage](settings)
-    _what_next(out)
+    _what_next(out, config["task"])
 
 
 def _experiment_name(config: Mapping[str, Any]) -> str:
@@ -162,15 +162,16 @@ def _as_override(value: Any) -> str:
     return "null" if value is None else str(value)
 
 
-def _what_next(out: Path) -> None:
+def _what_next(out: Path, task: str) -> None:
     console.rule("done")
+    other = next(name for name in ("door-open-v3", "drawer-open-v3") if envs.resolve(name) != envs.resolve(task))
     say(
         f"""Open   {out / "report.html"}   success, failures, films, curves
        {out / "videos"}        what the robot did, beside what it foresaw
 Try    foreact eval checkpoint={out} episodes=100      a narrower interval
-       foreact quickstart task=door-open-v3            another task (foreact tasks lists them)
+       foreact quickstart task={other}            another task (foreact tasks lists them)
        foreact data view {out / "data"}                the demonstrations
-       foreact quickstart train.align=0 out={out}-noalign   without simulator state in training"""
+       foreact quickstart task={task} train.align=0 out={out}-noalign   without simulator state in training"""
     )
 
 

@@ -20,7 +20,7 @@ def context_positions(config: ModelConfig, views: int) -> Tensor:
     frames = []
     for t in times:
         cells = _lattice([t], torch.arange(rows).float(), torch.arange(columns).float())
-        extra = config.image.count(config.pixels, config.pixels) - len(cells)  # a keypoint token has no cell
+        extra = config.image.count(config.pixels, config.pixels) - len(cells)  # tokens of the whole frame have no cell
         frames.append(torch.cat([cells, torch.tensor([[t, 0.0, 0.0]]).expand(extra, 3)]))
     state = torch.tensor([[t, 0.0, 0.0] for t in times])
     return torch.cat([*frames * views, state, torch.zeros(1, 3)])
