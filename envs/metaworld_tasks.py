@@ -9,7 +9,7 @@ from .spec import Camera, Embodiment, Field, Task
 # lerobot's Metaworld view: from the stock pose of corner2 a button covers 8 pixels of a 96 x 96 picture.
 CAMERA = Camera(name="main", mount="corner2", height=96, width=96, pos=(0.75, 0.075, 0.7), flip="rot180")
 # One view does not tell how far away a goal is that floats in the air: of the variance of the goals of reach it leaves
-# 68 % along y unknown, 16 % along x. Seen from above as well, none.
+# 68 % along y unknown, 16 % along x. A view from above beside it determines the point.
 TOP = Camera(name="top", mount="topview", height=96, width=96, pos=(0.0, 0.7, 1.2), fovy=45.0)
 WRIST = Camera(name="wrist", mount="gripperPOV", height=96, width=96)
 VIEWS = {camera.name: camera for camera in (CAMERA, TOP, WRIST)}

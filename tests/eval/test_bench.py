@@ -10,7 +10,6 @@ TINY = build(ModelConfig, yaml.safe_load(files("foreact.configs").joinpath("mode
 
 
 def test_the_baseline_computes_the_same_actions():
-
     side = TINY.pixels
     seen = [{"images": {"main": np.full((side, side, 3), 9, np.uint8)}, "state": np.ones(4, np.float32)}]
     a, b = (fake_policy(TINY, kind=kind).act(seen, ["go"], [(0, 0, 0)]) for kind in (Model, Recomputing))
