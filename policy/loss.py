@@ -1,7 +1,7 @@
 """One loss for every query: noise what is denoised, predict, compare where it counts, one number for each segment."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange
@@ -79,11 +79,15 @@ def objective(
     alignment: Alignment | None = None,
     align_weight: float = 0.0,
     image_shift: int = 0,
+    state_noise: float = 0.0,
 ) -> Losses:
     """The training loss of one batch. All randomness comes from `generator`, so a step can be repeated exactly."""
     config = model.config
     offset = _offsets(len(batch), image_shift, generator, batch.state.device)
     observation = transforms.observation(batch, sentence, offset)
+    if state_noise:
+        noise = torch.randn(observation.state.shape, generator=generator, device=observation.state.device)
+        observation = replace(observation, state=observation.state + state_noise * noise)
     now = observation.images[:, :, -1]
     targets = transforms.targets(batch, now, offset)
     encoded = Encoded(model.encode(observation), now, targets, _kept(batch, targets, config))

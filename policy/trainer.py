@@ -39,8 +39,10 @@ class TrainConfig:
     """How a preset is trained.
 
     align: weight of the alignment of image tokens to the simulator's state, 0 for none; ignored, with a note, for a
-    store without such state · image_shift: largest random shift [pixels] · early: how much likelier the first
-    `early_steps` steps of an episode are drawn · accumulate: batches for one update · every: 0 for never.
+    store without such state · image_shift: largest random shift [pixels] · state_noise: standard deviation of noise on
+    the normalised state; in demonstrations it tells what comes next, and a policy that trusts it stops looking (causal
+    confusion, de Haan et al. 2019) · early: how much likelier the first `early_steps` steps of an episode are drawn ·
+    accumulate: batches for one update · every: 0 for never.
     """
 
     steps: int = 1000
@@ -54,6 +56,7 @@ class TrainConfig:
     ema: float = 0.99
     align: float = 0.0
     image_shift: int = 0
+    state_noise: float = 0.0
     early: float = 1.0
     early_steps: int = 10
     held_out: float = 0.1
@@ -71,6 +74,8 @@ class TrainConfig:
         for name in ("steps", "batch_size", "accumulate", "log_every", "save_every"):
             positive(name, getattr(self, name))
         choose(self.schedule, ("cosine", "constant"), "learning-rate schedule")
+        if self.state_noise < 0:
+            raise UserError(f"state_noise is a standard deviation, at least 0, got {self.state_noise}")
         if not 0 < self.held_out < 1:
             raise UserError(f"held_out is a share of the episodes between 0 and 1, got {self.held_out}")
 
@@ -135,6 +140,7 @@ class Trainer:
             return objective(
                 self.model, self.policy.transforms, batch.to(self.device), sentence_of(self.policy, batch), generator,
                 alignment=self.alignment, align_weight=self.config.align, image_shift=self.config.image_shift,
+                state_noise=self.config.state_noise,
             )  # fmt: skip
 
     def averaged(self) -> Policy:

@@ -163,9 +163,19 @@ def test_an_absent_future_leaves_no_gradient(make_policy, preset):
 def test_the_same_seed_gives_the_same_loss(make_policy, preset):
     policy = make_policy(preset)
     batch = batch_of(policy)
-    first, second, other = (losses(policy, batch, seed, image_shift=3).total for seed in (1, 1, 2))
+    first, second, other = (losses(policy, batch, seed, image_shift=3, state_noise=0.5).total for seed in (1, 1, 2))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
+
+
+def test_state_noise_reaches_the_state_and_nothing_else(make_policy, preset):
+    policy = make_policy(preset)
+    batch = batch_of(policy)
+    plain, noisy = losses(policy, batch), losses(policy, batch, state_noise=1.0)
+    assert not torch.equal(plain.total, noisy.total)
+    policy.model.from_state.weight.data.zero_()
+    plain, noisy = (losses(policy, batch, 1, state_noise=std).total for std in (0.5, 1.0))
+    assert torch.equal(plain, noisy)
 
 
 @pytest.mark.parametrize(
