@@ -41,7 +41,7 @@ class Process:
 
 def _frames() -> Process:
     """Mostly near pure noise, where a frame's pixels must come from the observation: with uniform times a short
-    training learns to copy the noise instead, and the frames are grainy (3 dB worse after 300 updates)."""
+    training learns to copy the noise instead, and the frames are grainy (2 dB worse after 300 updates)."""
     return Process(target="x0", times="beta", times_settings={"a": 4.0})
 
 
