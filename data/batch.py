@@ -15,24 +15,25 @@ class Batch:
 
     images {camera: (B, T, H, W, 3) uint8} · future {camera: (B, F, H, W, 3) uint8} · state (B, T, S) ·
     action, action_executed (B, K, A) · privileged (B, P) at the present step, training targets only ·
-    task (B,) index into the store's task list · step (B,) position inside the episode ·
+    task (B,) index into the dataset's task list · step (B,) position inside the episode ·
     *_pad: True where a window reaches beyond its episode and repeats the edge.
+    Video without actions has no state, action, action_executed and action_pad.
     """
 
     images: dict[str, Tensor]
-    state: Tensor
-    action: Tensor
-    action_executed: Tensor
+    state: Tensor | None
+    action: Tensor | None
+    action_executed: Tensor | None
     task: Tensor
     step: Tensor
     obs_pad: Tensor
-    action_pad: Tensor
+    action_pad: Tensor | None
     future: dict[str, Tensor] = field(default_factory=dict)
     future_pad: Tensor | None = None
     privileged: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.state)
+        return len(self.task)
 
     def to(self, device: torch.device | str) -> "Batch":
         def move(value):

@@ -18,6 +18,8 @@ class Dataset:
 
     cache: 'memmap' reads frames from decoded files that all processes share (cache.py), 'none' decodes them
     from zarr for each batch. Small arrays are held in memory. Sample i is row `rows[i]` of the store.
+    actions: False leaves out state and actions, as where the store has none. tasks: what a batch's task numbers
+    count, by default the store's own tasks.
     A copy in another process maps the same files or opens the store by its path; frames are never sent.
     """
 
@@ -28,12 +30,14 @@ class Dataset:
         *,
         episodes: np.ndarray | Sequence[int] | None = None,
         cache: str = "memmap",
+        actions: bool = True,
+        tasks: Sequence[str] | None = None,
     ):
         choose(cache, ("memmap", "none"), "frame cache")
         self.path = store.path
         self.windows = windows
         self.embodiment = store.embodiment
-        self.tasks = store.tasks
+        self.tasks = store.tasks if tasks is None else list(tasks)
         self.episodes = np.arange(len(store)) if episodes is None else np.asarray(episodes, np.int64)
         self.episode_ends = store.episode_ends
         self.rows = rows_of(self.episode_ends, self.episodes)
@@ -43,8 +47,9 @@ class Dataset:
         numbers = {task: i for i, task in enumerate(self.tasks)}
         self._task_of_row = np.repeat([numbers[t] for t in store.meta.task], lengths)
         self._episode_of_row = np.repeat(np.arange(len(store)), lengths)
+        self.has_actions = actions and store.embodiment.action_dim > 0
         names = ("state", "action", "action_executed", *(("privileged",) if store.has_privileged else ()))
-        self._small = {name: torch.from_numpy(store.read(name)) for name in names}
+        self._small = {name: torch.from_numpy(store.read(name)) for name in names if self.has_actions}
         self._files = cached_frames(store) if cache == "memmap" else None
         self._open(store)
 
@@ -74,22 +79,24 @@ class Dataset:
             raise UserError(f"samples {span} asked of a dataset of {len(self)}, numbered from 0")
         now = self.rows[rows]
         at = self.windows.at(self.episode_ends, now)
-        action = torch.from_numpy(at.action)
         cameras = [c.name for c in self.embodiment.cameras]
         has_future = bool(self.windows.future)
         return Batch(
             images={name: self._frames(name, at.obs) for name in cameras},
             future={name: self._frames(name, at.future) for name in cameras} if has_future else {},
-            state=self._small["state"][torch.from_numpy(at.obs)],
-            action=self._small["action"][action],
-            action_executed=self._small["action_executed"][action],
-            privileged=self._small["privileged"][torch.from_numpy(now)] if "privileged" in self._small else None,
+            state=self._values("state", at.obs),
+            action=self._values("action", at.action),
+            action_executed=self._values("action_executed", at.action),
+            privileged=self._values("privileged", now),
             task=torch.from_numpy(self._task_of_row[now]),
             step=torch.from_numpy(at.step),
             obs_pad=torch.from_numpy(at.obs_pad),
-            action_pad=torch.from_numpy(at.action_pad),
+            action_pad=torch.from_numpy(at.action_pad) if self.has_actions else None,
             future_pad=torch.from_numpy(at.future_pad) if has_future else None,
         )
+
+    def _values(self, name: str, index: np.ndarray) -> torch.Tensor | None:
+        return self._small[name][torch.from_numpy(index)] if name in self._small else None
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("_maps", "_store")}
@@ -118,18 +125,21 @@ class Dataset:
         return out
 
 
-def split_episodes(store: Store, held_out: float = 0.1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """(training, validation) episode numbers, each rising and not empty.
+def split_episodes(
+    store: Store, held_out: float = 0.1, seed: int = 0, episodes: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(training, validation) numbers of `episodes` (all by default), each rising and not empty.
 
     About a share `held_out` of every task goes to validation; a task's last episode stays in training.
     """
-    n = len(store)
+    episodes = np.arange(len(store)) if episodes is None else np.sort(episodes)
+    n = len(episodes)
     if not 0 < held_out < 1:
         raise UserError(f"held_out is a share between 0 and 1, got {held_out}")
     if n < 2:
-        raise UserError(f"store {store.path} holds {n} episodes; training and validation need one each")
+        raise UserError(f"{n} episodes of store {store.path} are used; training and validation need one each")
     rng = np.random.default_rng(seed)
-    tasks, task_of = np.unique(store.meta.task, return_inverse=True)
+    tasks, task_of = np.unique(np.array(store.meta.task)[episodes], return_inverse=True)
     counts = np.bincount(task_of)
     room = counts - 1 if counts.max() > 1 else counts
     total = min(max(1, round(held_out * n)), int(room.sum()), n - 1)
@@ -140,4 +150,4 @@ def split_episodes(store: Store, held_out: float = 0.1, seed: int = 0) -> tuple[
     for t in order:
         quota[t] += quota[t] < room[t] and quota.sum() < total
     held = np.concatenate([rng.permutation(np.flatnonzero(task_of == t))[:q] for t, q in enumerate(quota)])
-    return np.setdiff1d(np.arange(n), held), np.sort(held)
+    return np.delete(episodes, held), episodes[np.sort(held)]

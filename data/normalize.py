@@ -87,18 +87,21 @@ class Normalizer:
         return self._cache[x.device]
 
 
-def fit_normalizers(store: Store, episodes: np.ndarray | Sequence[int], modes: dict[str, str]) -> dict[str, Normalizer]:
-    """A `Normalizer` for each field of `modes` ('state', 'action', 'privileged' → mode), from `episodes`."""
-    rows = rows_of(store.episode_ends, episodes)
-    if len(rows) == 0:
-        raise UserError(f"no training episodes of store {store.path} to fit normalisers on")
+def fit_normalizers(
+    parts: Sequence[tuple[Store, Sequence[int] | np.ndarray]], modes: dict[str, str]
+) -> dict[str, Normalizer]:
+    """A `Normalizer` for each field of `modes` ('state', 'action', 'privileged' → mode), from (store, episodes)."""
     fitted = {}
     for name, mode in modes.items():
-        values = store.read(choose(name, FIELDS, "field to normalise"))[rows]
+        choose(name, FIELDS, "field to normalise")
+        values = [store.read(name)[rows_of(store.episode_ends, episodes)] for store, episodes in parts]
+        paths = ", ".join(str(store.path) for store, _ in parts)
+        if not sum(map(len, values)):
+            raise UserError(f"no training episodes of store {paths} to fit normalisers on")
         try:
-            fitted[name] = Normalizer.fit(values, mode)
+            fitted[name] = Normalizer.fit(np.concatenate(values), mode)
         except UserError as error:
-            raise UserError(f"{name} of store {store.path}: {error}") from error
+            raise UserError(f"{name} of store {paths}: {error}") from error
     return fitted
 
 

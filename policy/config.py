@@ -12,7 +12,7 @@ from .diffusion.path import PATHS, TARGETS
 from .diffusion.solve import RULES
 from .diffusion.times import GRIDS, TIMES
 from .nn.backbone import BackboneConfig
-from .segments import COUPLINGS, QUERIES
+from .segments import COUPLINGS, PARTIAL, QUERIES
 from .tokens.images import ImageConfig
 
 T = TypeVar("T")
@@ -25,18 +25,26 @@ def positive(name: str, value: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
-    """How one segment is noised, what is predicted, and how much its loss weighs."""
+    """How one segment is noised, what is predicted, and how much its loss weighs.
+
+    ramp: updates over which the weight rises from 0.
+    """
 
     path: str = "flow"
     target: str = "velocity"
     times: str = "uniform"
     times_settings: dict[str, float] = field(default_factory=dict)
     weight: float = 1.0
+    ramp: int = 0
 
     def __post_init__(self):
         choose(self.path, PATHS, "path")
         choose(self.target, TARGETS, "prediction target")
         choose(self.times, TIMES, "time distribution")
+
+    def weight_at(self, step: int) -> float:
+        """The weight after so many updates."""
+        return self.weight * min(1.0, step / self.ramp if self.ramp else 1.0)
 
 
 def _frames() -> Process:
@@ -68,6 +76,10 @@ class ModelConfig:
     that stand still.
     future: steps ahead of the foreseen frames, empty for none. future_delta: foresee the difference to the present
     frame. stack_now: put the present frame's pixels on the channels of the foreseen ones.
+    layout: 'tokens' gives each frame and action tokens of its own, and the observation a clean context that is encoded
+    once; 'stacked' is PAD's: steps lie on channels, the present frame and state beside them, and the instruction joins
+    the time. coupling: which denoised segment sees which (`segments.COUPLINGS`). times: 'independent' draws a time for
+    each segment, 'shared' one for all, from the first one's law. own_final: a final modulation for each segment.
     draws: noise draws of each query per encoded observation in training; a number below 1 draws once for that share
     of the batch. Query 'continue' observes the first 1 to horizon/2 actions, which real-time chunking needs.
     """
@@ -86,7 +98,10 @@ class ModelConfig:
     stack_now: bool = True
     action_process: Process = field(default_factory=Process)
     future_process: Process = field(default_factory=_frames)
+    layout: str = "tokens"
     coupling: str = "action_blind"
+    times: str = "independent"
+    own_final: bool = False
     draws: dict[str, float] = field(default_factory=lambda: {"policy": 3, "continue": 1})
     instruction: str = "minilm"
     state_norm: str = "gaussian"
@@ -95,6 +110,8 @@ class ModelConfig:
 
     def __post_init__(self):
         choose(self.coupling, COUPLINGS, "coupling")
+        choose(self.times, ("independent", "shared"), "coupling of times")
+        choose(self.layout, ("tokens", "stacked"), "layout")
         for name in ("pixels", "n_obs_steps", "horizon", "n_action_steps"):
             positive(name, getattr(self, name))
         if self.n_action_steps > self.horizon:
@@ -107,17 +124,27 @@ class ModelConfig:
             choose(query, QUERIES, "query")
             if count <= 0 or (count > 1 and count % 1):
                 raise UserError(f"draws of {query} must be a share of the batch up to 1 or a whole number, got {count}")
-        if any(self._foresees(q) for q in self.draws) and not self.future:
-            raise UserError(f"draws {self.draws} need future frames, but future is empty")
+            self._check_query(query)
         if any(step < 1 for step in self.future):
             raise UserError(f"future frames start at least one step ahead, got future={list(self.future)}")
         if self.pixels % self.future_patch:
             raise UserError(f"{self.pixels} pixels do not divide into patches of {self.future_patch}")
         self.image.grid(self.pixels, self.pixels)
 
-    @staticmethod
-    def _foresees(query: str) -> bool:
-        return QUERIES[query]["future"] != "absent"
+    def _check_query(self, query: str) -> None:
+        roles = QUERIES[query]
+        if "future" in roles and not self.future:
+            raise UserError(f"query {query!r} needs future frames, but future is empty")
+        for name, role in roles.items():
+            if role in PARTIAL and self.layout == "stacked":
+                raise UserError(
+                    f"query {query!r} shows some tokens of {name}, but layout 'stacked' has no token a step"
+                )
+
+    @property
+    def acting(self) -> str:
+        """The query that acts: without the future where the preset was trained to."""
+        return "policy" if "policy" in self.draws else "joint"
 
     def process(self, segment: str) -> Process:
         """How the segment of that name is noised and predicted."""

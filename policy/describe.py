@@ -1,31 +1,39 @@
 """The sizes of a preset on a store, before anything is trained."""
 
-from pathlib import Path
+from typing import Any
 
-from ..data.store import Store
+from ..data.mixture import Mixture
+from ..data.windows import Windows
 from .config import ModelConfig
 from .device import resolve_device, resolve_precision
 from .model import Model
 from .trainer import TrainConfig
 
 
-def describe(model: ModelConfig, data: Path | str, train: TrainConfig) -> str:
+def describe(model: ModelConfig, data: Any, train: TrainConfig) -> str:
     """Parameters, tokens, pixels, chunk length and the amount of data, as text."""
-    with Store.open(data) as store:
-        network = Model(model, store.embodiment, len(store.tasks))
-        steps, episodes, tasks, hz = store.n_steps, len(store), len(store.tasks), store.embodiment.control_hz
+    windows = Windows(n_obs_steps=model.n_obs_steps, horizon=model.horizon, future=model.future)
+    mixture = Mixture(data, windows, held_out=train.held_out, seed=train.seed)
+    network = Model(model, mixture.embodiment, len(mixture.tasks))
+    steps, episodes = (
+        sum(len(x) for x in parts) for parts in (mixture.datasets, [d.episodes for d in mixture.datasets])
+    )
+    tasks, hz = len(mixture.tasks), mixture.embodiment.control_hz
     count = sum(p.numel() for p in network.parameters())
     parts = {name: sum(p.numel() for p in child.parameters()) for name, child in network.named_children()}
-    context = network.image_tokens() + model.n_obs_steps + 1
+    observed = model.layout == "tokens"
+    context = network.image_tokens() + model.n_obs_steps + 1 if observed else 0
     device = resolve_device(train.device)
     seen = train.steps * train.batch_size * train.accumulate
-    segments = ", ".join(f"{name} {tokens} x {channels}" for name, (tokens, channels) in network.segments.items())
+    segments = ", ".join(f"{name} {s.tokens} x {s.width}" for name, s in network.segments.items())
     rows = [
         ("model", model.name),
         ("parameters", f"{count:,} ({', '.join(f'{k} {v:,}' for k, v in parts.items() if v)})"),
         (
             "context tokens",
-            f"{context}: {network.image_tokens()} image, {model.n_obs_steps} state, 1 instruction",
+            f"{context}: {network.image_tokens()} image, {model.n_obs_steps} state, 1 instruction"
+            if observed
+            else "none: the observation joins the channels, the instruction the time",
         ),
         ("denoised tokens", f"{segments} (tokens x channels)"),
         ("draws a sample", ", ".join(f"{n} {query}" for query, n in model.draws.items())),
@@ -35,7 +43,7 @@ def describe(model: ModelConfig, data: Path | str, train: TrainConfig) -> str:
             f"{model.horizon} actions ({1000 * model.horizon / hz:.0f} ms), {model.n_action_steps} executed",
         ),
         ("solver", f"{model.solver.rule}, {model.solver.steps} steps"),
-        ("data", f"{episodes} episodes, {steps:,} steps, {tasks} task(s)"),
+        ("data", f"{episodes} episodes to learn from, {steps:,} steps, {tasks} task(s)"),
         ("training", f"{train.steps} updates, {seen:,} samples = {seen / steps:.1f} passes, on {device}"),
         ("precision", resolve_precision(train.precision, device)),
     ]

@@ -1,7 +1,8 @@
 """One loss for every query: noise what is denoised, predict, compare where it counts, one number for each segment."""
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from einops import rearrange
@@ -11,32 +12,31 @@ from ..data.batch import Batch
 from .config import ModelConfig
 from .diffusion.path import PATHS, target
 from .diffusion.times import sample_times
-from .model import Model
+from .known import KNOWN, known
+from .model import Encoding, Model
 from .nn.backbone import Context
-from .segments import QUERIES, Role, Segment, assume, learned
+from .segments import Role, Segment, assume, learned, role_of
 from .transforms import Transforms
 
 
 @dataclass(frozen=True)
-class Encoded:
+class Prepared:
     """A batch after the observation trunk, ready for any number of noise draws.
 
-    now (B, V, H, W, 3): the present frames · targets {segment: (B, L, C)}: clean values · keep {segment: (B, L)}:
-    tokens that lie inside their episode.
+    targets {segment: (B, L, C)}: clean values · keep {segment: (B, L, 1 or C)}: what lies inside its episode.
     """
 
-    context: Context
-    now: Tensor
+    encoding: Encoding
     targets: dict[str, Tensor]
     keep: dict[str, Tensor]
 
-    def part(self, share: float) -> "Encoded":
+    def part(self, share: float) -> "Prepared":
         """The first rows that make up that share of the batch, all of it from 1 on."""
         if share >= 1:
             return self
-        rows = slice(math.ceil(len(self.now) * share))
+        rows = slice(math.ceil(len(next(iter(self.targets.values()))) * share))
         targets, keep = ({k: v[rows] for k, v in d.items()} for d in (self.targets, self.keep))
-        return Encoded(self.context[rows], self.now[rows], targets, keep)
+        return Prepared(self.encoding[rows], targets, keep)
 
 
 @dataclass(frozen=True)
@@ -72,89 +72,109 @@ class Alignment(nn.Module):
 def objective(
     model: Model,
     transforms: Transforms,
-    batch: Batch,
-    sentence: Tensor,
+    sources: Sequence[tuple[Batch, Tensor]],
     generator: torch.Generator,
     *,
     alignment: Alignment | None = None,
     align_weight: float = 0.0,
     image_shift: int = 0,
     state_noise: float = 0.0,
+    step: int = 0,
 ) -> Losses:
-    """The training loss of one batch. All randomness comes from `generator`, so a step can be repeated exactly."""
+    """The training loss of a batch. All randomness comes from `generator`, so a step can be repeated exactly.
+
+    sources: batches with their instructions. The samples of one all have the same modalities (robot or video alone), so
+    what is absent is left out of the sequence and of the loss. A segment's loss is the mean over the samples that have
+    it, so those that lack it change none of its gradient. step: the update, for weights that rise.
+    """
     config = model.config
-    offset = _offsets(len(batch), image_shift, generator, batch.state.device)
-    observation = transforms.observation(batch, sentence, offset)
-    if state_noise:
-        noise = torch.randn(observation.state.shape, generator=generator, device=observation.state.device)
-        observation = replace(observation, state=observation.state + state_noise * noise)
-    now = observation.images[:, :, -1]
-    targets = transforms.targets(batch, now, offset)
-    encoded = Encoded(model.encode(observation), now, targets, _kept(batch, targets, config))
+    sums: dict[str, Tensor] = {}
+    samples: dict[str, int] = {}
+    for batch, sentence in sources:
+        prepared = _prepare(model, transforms, batch, sentence, generator, image_shift, state_noise)
+        parts = _segment_losses(model, prepared, generator)
+        if alignment is not None and batch.privileged is not None:
+            goal = transforms.normalizers["privileged"].normalise(batch.privileged)
+            parts["align"] = alignment(prepared.encoding.context, model.image_tokens(), goal)
+        for name, value in parts.items():
+            sums[name] = sums.get(name, torch.zeros_like(value)) + len(batch) * value
+            samples[name] = samples.get(name, 0) + len(batch)
+    means = {name: value / samples[name] for name, value in sums.items()}
+    weights = {name: align_weight if name == "align" else config.process(name).weight_at(step) for name in means}
+    total = torch.stack([weights[name] * value for name, value in means.items()]).sum()
+    return Losses(total, {name: value.detach() for name, value in means.items()})
+
+
+def _prepare(
+    model: Model,
+    transforms: Transforms,
+    batch: Batch,
+    sentence: Tensor,
+    generator: torch.Generator,
+    image_shift: int,
+    state_noise: float,
+) -> Prepared:
+    """Augment, normalise and encode one batch."""
+    offset = _offsets(len(batch), image_shift, generator, batch.task.device)
+    noise = None
+    if state_noise and batch.state is not None:
+        noise = state_noise * torch.randn(batch.state.shape, generator=generator, device=batch.state.device)
+    observation = transforms.observe(transforms.frames(batch.images, offset), batch.state, sentence, noise)
+    targets = transforms.targets(batch, observation.now, offset)
+    return Prepared(model.encode(observation), targets, transforms.keep(batch))
+
+
+def _segment_losses(model: Model, prepared: Prepared, generator: torch.Generator) -> dict[str, Tensor]:
+    """The loss of each segment that is there, over all queries and draws."""
+    config = model.config
     sums: dict[str, list[Tensor]] = {}
     for query, draws in config.draws.items():
-        found = _query_loss(model, transforms, query, max(1, int(draws)), encoded.part(draws), generator)
-        for name, value in found.items():
-            sums.setdefault(name, []).append(value * draws)
-    parts = {name: torch.stack(values).sum() / _draws_of(name, config) for name, values in sums.items()}
-    total = torch.stack([config.process(name).weight * value for name, value in parts.items()]).sum()
-    if alignment is not None and batch.privileged is not None:
-        goal = transforms.normalizers["privileged"].normalise(batch.privileged)
-        parts["align"] = alignment(encoded.context, model.image_tokens(), goal)
-        total = total + align_weight * parts["align"]
-    return Losses(total, {name: value.detach() for name, value in parts.items()})
+        if any(learned(query, name) for name in prepared.targets):
+            found = _query_loss(model, query, max(1, int(draws)), prepared.part(draws), generator)
+            for name, value in found.items():
+                sums.setdefault(name, []).append(value * draws)
+    return {name: torch.stack(values).sum() / _draws_of(name, config) for name, values in sums.items()}
 
 
 def _query_loss(
-    model: Model, transforms: Transforms, query: str, draws: int, encoded: Encoded, generator: torch.Generator
+    model: Model, query: str, draws: int, prepared: Prepared, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """Mean squared error of each denoised segment of one query, over `draws` noise draws."""
     config = model.config
-    segments, wanted = {}, {}
-    for name, role in QUERIES[query].items():
-        if role == Role.ABSENT or name not in encoded.targets:
+    segments, wanted, shared = {}, {}, None
+    for name, values in prepared.targets.items():
+        role = role_of(query, name)
+        if role == Role.ABSENT:
             continue
         process = config.process(name)
-        x0 = encoded.targets[name].unsqueeze(1).expand(-1, draws, -1, -1)
+        x0 = values.unsqueeze(1).expand(-1, draws, -1, -1)
         eps = torch.randn(x0.shape, generator=generator, device=x0.device)
-        t = sample_times(process.times, x0.shape[:2], generator, x0.device, stratified=False, **process.times_settings)
-        clean = _prefix(x0.shape[:3], generator, x0.device) if role == Role.CONTINUE else None
+        t = shared
+        if t is None:
+            t = sample_times(
+                process.times, x0.shape[:2], generator, x0.device, stratified=False, **process.times_settings
+            )
+        if config.times == "shared":
+            shared = t
+        clean = known(role, model.segments[name], x0.shape[:2], generator) if role in KNOWN else None
         path = PATHS[process.path]
         segments[name] = assume(role, x0, eps, t, path, clean)
         if learned(query, name):
             wanted[name] = target(process.target, path, x0, eps, t)
-    stacked = transforms.beside_future(encoded.now) if "future" in segments and config.stack_now else None
-    predictions = model.denoise(segments, encoded.context, stacked)
+    predictions = model.denoise(segments, prepared.encoding)
     return {
-        name: _masked_mse(predictions[name].float(), value, encoded.keep[name], segments[name])
+        name: _masked_mse(predictions[name].float(), value, prepared.keep[name], segments[name])
         for name, value in wanted.items()
     }
 
 
 def _masked_mse(prediction: Tensor, wanted: Tensor, keep: Tensor, segment: Segment) -> Tensor:
-    """Mean over tokens that are neither padding (keep (B, L)) nor observed."""
-    mask = keep.unsqueeze(1).expand(prediction.shape[:3])
+    """Mean over what is neither padding (keep (B, L, 1 or C)) nor observed."""
+    mask = keep.unsqueeze(1)
     if segment.clean is not None:
-        mask = mask & ~segment.clean
-    error = (prediction - wanted).square().mean(dim=-1)
-    return (error * mask).sum() / mask.sum().clamp(min=1)
-
-
-def _prefix(shape: torch.Size, generator: torch.Generator, device: torch.device) -> Tensor:
-    """The first 1 to L/2 tokens of each draw: (B, N, L) bool."""
-    b, n, k = shape
-    length = torch.randint(1, max(1, k // 2) + 1, (b, n, 1), generator=generator, device=device)
-    return torch.arange(k, device=device) < length
-
-
-def _kept(batch: Batch, targets: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """Tokens (B, L) that lie inside their episode."""
-    keep = {"action": ~batch.action_pad}
-    if "future" in targets:
-        assert batch.future_pad is not None
-        per_frame = targets["future"].shape[1] // len(config.future)
-        keep["future"] = ~batch.future_pad.repeat_interleave(per_frame, dim=1)
-    return keep
+        mask = mask & ~segment.clean[..., None]
+    mask = mask.expand(prediction.shape)
+    return ((prediction - wanted).square() * mask).sum() / mask.sum().clamp(min=1)
 
 
 def _offsets(size: int, most: int, generator: torch.Generator, device: torch.device) -> Tensor | None:

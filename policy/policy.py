@@ -10,12 +10,9 @@ from torch import Tensor
 
 from ..envs.errors import UserError
 from ..envs.spec import Embodiment
-from .diffusion.path import PATHS, estimate
-from .diffusion.solve import solve
-from .diffusion.times import time_grid
 from .model import Model
-from .nn.backbone import Context
-from .segments import Segment
+from .sample import sample
+from .segments import Role, role_of
 from .sentences import Sentences
 from .transforms import Observation, Transforms
 
@@ -75,8 +72,7 @@ class Policy:
         """
         rows = len(observations)
         observation = self._observe(observations, instructions, batch_shape)
-        drawn = self._noise("action", keys, len(observation.state))
-        samples = self._solve(self.model.encode(observation), {"action": drawn}, None)
+        samples = self._sample(self.config.acting, observation, keys)
         return self.transforms.commands(samples["action"][:rows])
 
     @torch.inference_mode()
@@ -92,33 +88,15 @@ class Policy:
             raise UserError(f"policy {self.config.name!r} foresees no frames; train a 'joint' preset for that")
         rows = len(observations)
         observation = self._observe(observations, instructions, batch_shape)
-        drawn = {name: self._noise(name, keys, len(observation.state)) for name in ("action", "future")}
-        now = observation.images[:, :, -1]
-        samples = self._solve(self.model.encode(observation), drawn, now)
-        frames = self.transforms.unfuture(samples["future"][:rows], now[:rows])
+        samples = self._sample("joint", observation, keys)
+        frames = self.transforms.unfuture(samples["future"][:rows], observation.now[:rows])
         pixels = ((frames + 1) * 127.5).round().to(torch.uint8).cpu().numpy()
         return {name: pixels[:, v] for v, name in enumerate(self.transforms.cameras)}
 
-    def _solve(self, context: Context, drawn: dict[str, Tensor], now: Tensor | None) -> dict[str, Tensor]:
-        """Carry the drawn noise of each segment (B, L, C) to time 0."""
-        stacked = self.transforms.beside_future(now) if now is not None and self.config.stack_now else None
-        processes = {name: self.config.process(name) for name in drawn}
-        paths = {name: PATHS[process.path] for name, process in processes.items()}
-        solver = self.config.solver
-
-        def denoise(x: dict[str, Tensor], t: dict[str, float], step: int) -> dict[str, Tensor]:
-            segments = {
-                name: Segment(value.unsqueeze(1), value.new_full((len(value), 1), t[name])) for name, value in x.items()
-            }
-            predictions = self.model.denoise(segments, context, stacked)
-            return {
-                name: estimate(processes[name].target, paths[name], x[name], predictions[name].squeeze(1), t[name])[0]
-                for name in x
-            }
-
-        grids = {name: time_grid(solver.grid, solver.steps, path) for name, path in paths.items()}
-        start = {name: float(paths[name].sigma(grids[name][0])) * eps for name, eps in drawn.items()}
-        return solve(denoise, start, grids, paths, solver.rule)
+    def _sample(self, query: str, observation: Observation, keys: Sequence[tuple[int, ...]]) -> dict[str, Tensor]:
+        names = [name for name in self.model.segments if role_of(query, name) != Role.ABSENT]
+        drawn = {name: self._noise(name, keys, len(observation.images)) for name in names}
+        return sample(self.model, self.model.encode(observation), query, drawn)
 
     def _observe(
         self, observations: Sequence[dict[str, Any]], instructions: Sequence[str], batch_shape: int | None
@@ -133,8 +111,7 @@ class Policy:
                 raise UserError(f"state of observation {i} has NaN or infinite values: {values.tolist()}")
         state = self._stack(states, pad, "state", 1)
         sentence = self.sentences.inputs([*instructions, *[instructions[0]] * pad]).to(self.device)
-        normalised = self.transforms.normalizers["state"].normalise(state)
-        return Observation(self.transforms.frames(images), normalised, sentence)
+        return self.transforms.observe(self.transforms.frames(images), state, sentence)
 
     def _frames(self, observations: Sequence[dict[str, Any]], camera: str, pad: int) -> Tensor:
         missing = [i for i, o in enumerate(observations) if camera not in o["images"]]
@@ -165,7 +142,7 @@ class Policy:
 
     def _noise(self, segment: str, keys: Sequence[tuple[int, ...]], rows: int) -> Tensor:
         """Standard normal (rows, L, C); row i depends on keys[i] and the segment's name only."""
-        shape = self.model.segments[segment]
+        shape = (self.model.segments[segment].tokens, self.model.segments[segment].width)
         drawn = [np.random.default_rng(_seed(segment, key)).standard_normal(shape, dtype=np.float32) for key in keys]
         drawn += [np.zeros(shape, np.float32)] * (rows - len(drawn))
         return torch.from_numpy(np.stack(drawn)).to(self.device)

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..data.store import Store
+from ..data.mixture import Source, sources_of
 from ..envs.errors import UserError
 from .checkpoint import find_checkpoint
 from .config import ModelConfig
@@ -25,7 +25,7 @@ Evaluate = Callable[[Policy, int], dict[str, float]]
 
 
 def train(
-    data: Path | str,
+    data: Any,
     model: ModelConfig,
     config: TrainConfig,
     out: Path | str,
@@ -34,15 +34,15 @@ def train(
     evaluate: Evaluate | None = None,
     progress: bool = True,
 ) -> Path:
-    """Train `model` on the store at `data` and return the run folder. The same call resumes where it stopped.
+    """Train `model` on `data` and return the run folder. The same call resumes where it stopped.
+
+    data: the path of a store, or a list of paths and of mappings with the fields of `data.mixture.Source`.
 
     Raises `UserError` for a store or configuration that does not fit, and for a loss that is not finite (its batch is
     saved first). SIGTERM and Ctrl-C save a checkpoint and raise `KeyboardInterrupt`.
     """
-    with Store.open(data) as store:
-        _check(store, model)
-        trainer = Trainer(store, model, config)
-    settings = {"data": str(data), "model": dataclasses.asdict(model), "train": dataclasses.asdict(config)}
+    trainer = Trainer(data, model, config)
+    settings = {"data": _named(data), "model": dataclasses.asdict(model), "train": dataclasses.asdict(config)}
     run = RunFolder(Path(out), settings, command)
     if (run.path / "checkpoints" / "latest").is_file():
         trainer.resume(find_checkpoint(run.path))
@@ -60,7 +60,7 @@ def _loop(
     trainer: Trainer, run: RunFolder, interrupts: "_Interrupts", tick: Callable, evaluate: Evaluate | None
 ) -> None:
     config = trainer.config
-    batches = trainer.loader.iterate(trainer.step * config.accumulate)
+    batches = trainer.batches()
     began, samples = time.perf_counter(), 0
     while trainer.step < config.steps:
         try:
@@ -91,28 +91,24 @@ def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _check(store: Store, model: ModelConfig) -> None:
-    if len(store) < 2:
-        raise UserError(
-            f"store {store.path} holds {len(store)} episodes; training needs one to learn and one to hold out"
-        )
-    for camera in store.embodiment.cameras:
-        if camera.height != camera.width:
-            raise UserError(f"camera {camera.name!r} is {camera.height} x {camera.width}; presets take square frames")
-        if camera.height < model.pixels:
-            raise UserError(
-                f"model {model.name!r} takes {model.pixels} pixels, but camera {camera.name!r} of store "
-                f"{store.path} has {camera.height}; collect larger frames or set model.pixels={camera.height}"
-            )
+def _named(data: Any) -> Any:
+    """The data as the run folder records it: a plain path stays one."""
+    sources = sources_of(data)
+    plain = len(sources) == 1 and sources[0] == Source(path=sources[0].path)
+    return sources[0].path if plain else [dataclasses.asdict(source) for source in sources]
 
 
 def _keep(error: NotFinite, run: Path) -> Path:
     path = run / f"not_finite_{error.step:08d}.safetensors"
     tensors: dict[str, Tensor] = {}
-    for field in dataclasses.fields(error.batch):
-        value = getattr(error.batch, field.name)
-        named = {f"{field.name}/{k}": v for k, v in value.items()} if isinstance(value, dict) else {field.name: value}
-        tensors |= {k: v.contiguous() for k, v in named.items() if isinstance(v, Tensor)}
+    for i, batch in enumerate(error.batches):
+        where = "" if len(error.batches) == 1 else f"source{i}/"
+        for field in dataclasses.fields(batch):
+            value = getattr(batch, field.name)
+            parts = (
+                {f"{field.name}/{k}": v for k, v in value.items()} if isinstance(value, dict) else {field.name: value}
+            )
+            tensors |= {where + k: v.contiguous() for k, v in parts.items() if isinstance(v, Tensor)}
     save_file(tensors, path)
     return path
 

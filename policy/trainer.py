@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batch import Batch
-from ..data.dataset import Dataset, split_episodes
-from ..data.loader import Loader
+from ..data.dataset import Dataset
+from ..data.mixture import Mixture, iterate
 from ..data.normalize import fit_normalizers
 from ..data.store import Store
 from ..data.windows import Windows
@@ -31,7 +31,10 @@ from .model import Model
 from .policy import Policy
 from .sentences import Sentences
 from .transforms import Transforms, fit_future_scale
-from .validate import looking, sentence_of, validation_loss
+from .validate import looking, told, validation_loss
+
+Batches = tuple[Batch, ...]
+"""A batch of each source of the training data."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,43 +86,54 @@ class TrainConfig:
 class Trainer:
     """Everything that a run needs, built from a store and two configurations, and resumed if there is a checkpoint."""
 
-    def __init__(self, store: Store, model_config: ModelConfig, config: TrainConfig):
+    def __init__(self, data: Any, model_config: ModelConfig, config: TrainConfig):
         torch.manual_seed(config.seed)
         self.config = config
         self.device = resolve_device(config.device)
         self.precision = resolve_precision(config.precision, self.device)
-        self.data, self.held_out = _datasets(store, model_config, config)
-        self.policy = _new_policy(store, model_config, self.data, self.device, aligned=config.align > 0)
+        windows = Windows(
+            n_obs_steps=model_config.n_obs_steps, horizon=model_config.horizon, future=model_config.future
+        )
+        mixture = Mixture(data, windows, held_out=config.held_out, seed=config.seed)
+        _check(mixture.main, model_config, config)
+        self.held_out = mixture.held_out
+        self.policy = _new_policy(mixture, model_config, self.device, aligned=config.align > 0)
         # The policy holds the averaged weights, which act; `model` the ones that learn.
         self.model = copy.deepcopy(self.policy.model).train()
         self.alignment = None
-        if config.align > 0 and store.has_privileged:
-            frames = len(store.embodiment.cameras) * model_config.n_obs_steps
-            width, targets = model_config.backbone.width, store.embodiment.privileged_dim
+        if config.align > 0 and mixture.main.has_privileged:
+            frames = len(mixture.embodiment.cameras) * model_config.n_obs_steps
+            width, targets = model_config.backbone.width, mixture.embodiment.privileged_dim
             self.alignment = Alignment(width, frames, targets).to(self.device)
         self.parameters = [*self.model.parameters(), *(self.alignment.parameters() if self.alignment else [])]
         self.optimizer = torch.optim.AdamW(_groups(self.parameters, config.weight_decay), lr=config.lr, fused=True)
         self.ema = EMA(self.model, decay=config.ema)
-        weights = None if config.early == 1 else np.where(self.data.step < config.early_steps, config.early, 1.0)
-        self.loader = Loader(
-            self.data, batch_size=config.batch_size, seed=config.seed, workers=config.workers, weights=weights
-        )
+        self.loaders = mixture.loaders(config.batch_size, config.seed, config.workers, self._weights)
         self.step = 0
         if config.compile:
             for block in self.model.backbone.blocks:
                 block.compile()
 
-    def update(self, batches: Iterator[Batch]) -> dict[str, float]:
+    def _weights(self, data: Dataset) -> np.ndarray | None:
+        """How likely each sample is drawn: those that reward looking more often."""
+        config = self.config
+        return None if config.early == 1 else np.where(data.step < config.early_steps, config.early, 1.0)
+
+    def batches(self) -> Iterator[Batches]:
+        """What `update` takes, from the present step on: a batch of each source."""
+        return iterate(self.loaders, self.step * self.config.accumulate)
+
+    def update(self, batches: Iterator[Batches]) -> dict[str, float]:
         """One optimiser step. Raises `NotFinite` before the weights are touched by a bad loss."""
         config = self.config
         parts = [next(batches) for _ in range(config.accumulate)]
         for group in self.optimizer.param_groups:
             group["lr"] = config.lr * learning_rate(self.step, config)
         sums: dict[str, Tensor] = {}
-        for part, batch in enumerate(parts):
-            losses = self._losses(batch, part)
+        for part, sources in enumerate(parts):
+            losses = self._losses(sources, part)
             if not bool(torch.isfinite(losses.total)):
-                raise NotFinite(self.step, batch)
+                raise NotFinite(self.step, sources)
             (losses.total / config.accumulate).backward()
             for name, value in {"loss": losses.total.detach(), **losses.parts}.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value / config.accumulate
@@ -133,14 +147,14 @@ class Trainer:
         named = {name if name == "loss" else f"loss/{name}": float(v) for name, v in sums.items()}
         return named | {"grad_norm": float(norm), "lr": self.optimizer.param_groups[0]["lr"]}
 
-    def _losses(self, batch: Batch, part: int) -> Losses:
+    def _losses(self, sources: Batches, part: int) -> Losses:
         seed = np.random.SeedSequence([self.config.seed, self.step, part]).generate_state(1)[0]
         generator = torch.Generator(self.device).manual_seed(int(seed))
         with autocast(self.precision, self.device):
             return objective(
-                self.model, self.policy.transforms, batch.to(self.device), sentence_of(self.policy, batch), generator,
+                self.model, self.policy.transforms, [told(self.policy, batch) for batch in sources], generator,
                 alignment=self.alignment, align_weight=self.config.align, image_shift=self.config.image_shift,
-                state_noise=self.config.state_noise,
+                state_noise=self.config.state_noise, step=self.step,
             )  # fmt: skip
 
     def averaged(self) -> Policy:
@@ -179,33 +193,40 @@ class Trainer:
         self.step = state["step"]
 
 
-def _datasets(store: Store, model: ModelConfig, config: TrainConfig) -> tuple[Dataset, Dataset]:
-    """Samples of the episodes to learn from and of those held out."""
-    windows = Windows(n_obs_steps=model.n_obs_steps, horizon=model.horizon, future=model.future)
-    learn, hold = split_episodes(store, config.held_out, config.seed)
-    return Dataset(store, windows, episodes=learn), Dataset(store, windows, episodes=hold)
+def _check(store: Store, model: ModelConfig, config: TrainConfig) -> None:
+    if config.align > 0 and model.layout == "stacked":
+        raise UserError(f"train.align={config.align} shapes observation tokens, and layout 'stacked' has none; align=0")
+    for camera in store.embodiment.cameras:
+        if camera.height != camera.width:
+            raise UserError(f"camera {camera.name!r} is {camera.height} x {camera.width}; presets take square frames")
+        if camera.height < model.pixels:
+            raise UserError(
+                f"model {model.name!r} takes {model.pixels} pixels, but camera {camera.name!r} of store "
+                f"{store.path} has {camera.height}; collect larger frames or set model.pixels={camera.height}"
+            )
 
 
-def _new_policy(store: Store, model: ModelConfig, data: Dataset, device: str, *, aligned: bool) -> Policy:
-    """An untrained policy whose transforms fit the episodes of `data`."""
+def _new_policy(mixture: Mixture, model: ModelConfig, device: str, *, aligned: bool) -> Policy:
+    """An untrained policy whose transforms fit the episodes that are learned from."""
     modes = {"state": model.state_norm, "action": model.action_norm}
-    if aligned and store.has_privileged:
+    if aligned and mixture.main.has_privileged:
         modes["privileged"] = "gaussian"
-    normalizers = fit_normalizers(store, data.episodes, modes)
+    normalizers = fit_normalizers(mixture.acting, modes)
+    data, embodiment = mixture.learn, mixture.embodiment
     sample = data.batch(np.linspace(0, len(data) - 1, min(256, len(data))).astype(int))
-    transforms = Transforms(model, store.embodiment, normalizers, fit_future_scale(model, store.embodiment, sample))
-    sentences = Sentences.learn([store.instructions[t] for t in store.tasks], model.instruction)
-    network = Model(model, store.embodiment, len(sentences.known))
+    transforms = Transforms(model, embodiment, normalizers, fit_future_scale(model, embodiment, sample))
+    sentences = Sentences.learn(list(mixture.instructions.values()), model.instruction)
+    network = Model(model, embodiment, len(sentences.known))
     network.center_on(transforms.frames(sample.images))
-    return Policy(network, transforms, sentences, store.tasks, device)
+    return Policy(network, transforms, sentences, mixture.tasks, device)
 
 
 class NotFinite(UserError):
-    """A loss or gradient that is NaN or infinite, with the batch that made it."""
+    """A loss or gradient that is NaN or infinite, with the batches that made it."""
 
-    def __init__(self, step: int, batch: Batch):
+    def __init__(self, step: int, batches: Batches):
         super().__init__(f"the loss is not finite at step {step}")
-        self.step, self.batch = step, batch
+        self.step, self.batches = step, batches
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:

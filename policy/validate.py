@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..data.batch import Batch
 from ..data.loader import Dataset
@@ -32,15 +33,9 @@ def validation_loss(
     with torch.inference_mode():
         for i, batch in enumerate(_chunks(dataset, rows, batch_size)):
             generator = torch.Generator(device).manual_seed(i)
-            moved = batch.to(device)
             with autocast(precision, device):
                 losses = objective(
-                    policy.model,
-                    policy.transforms,
-                    moved,
-                    sentence_of(policy, batch),
-                    generator,
-                    alignment=alignment,
+                    policy.model, policy.transforms, [told(policy, batch)], generator, alignment=alignment
                 )
             for name, value in losses.parts.items():
                 totals[name] = totals.get(name, 0.0) + float(value) * len(batch) / len(rows)
@@ -59,6 +54,8 @@ def looking(policy: Policy, dataset: Dataset, *, most: int = 64) -> dict[str, fl
     n = policy.n_action_steps
     predicted, wanted = [], []
     for batch in _chunks(dataset, rows, 16):
+        assert batch.state is not None
+        assert batch.action is not None
         observations = [
             {"images": {c: v[i].numpy() for c, v in batch.images.items()}, "state": batch.state[i].numpy()}
             for i in range(len(batch))
@@ -80,9 +77,10 @@ def agreement(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     return {"first_corr": float(corr), "first_error": float(np.sqrt(((x - y) ** 2).sum()) / spread)}
 
 
-def sentence_of(policy: Policy, batch: Batch) -> torch.Tensor:
-    """The network's instruction input for a batch of the store that the policy was trained on."""
-    return policy.sentences.inputs([policy.sentences.known[i] for i in batch.task.tolist()]).to(policy.device)
+def told(policy: Policy, batch: Batch) -> tuple[Batch, Tensor]:
+    """A batch of the policy's training data, and its instructions as the network takes them, on the device."""
+    sentences = policy.sentences.inputs([policy.sentences.known[i] for i in batch.task.tolist()])
+    return batch.to(policy.device), sentences.to(policy.device)
 
 
 def _chunks(dataset: Dataset, rows: np.ndarray, size: int) -> Iterator[Batch]:

@@ -17,10 +17,9 @@ from ...envs.metaworld_tasks import EMBODIMENT
 from ...policy.config import ModelConfig
 from ...policy.device import autocast, describe_machine, resolve_device, resolve_precision
 from ...policy.loss import objective
-from ...policy.model import Model
-from ...policy.nn.backbone import Context
+from ...policy.model import Encoding, Model
 from ...policy.policy import Policy
-from ...policy.segments import QUERIES, Segment
+from ...policy.segments import Role, Segment, role_of
 from ...policy.sentences import Sentences
 from ...policy.transforms import Observation, Transforms
 
@@ -45,12 +44,12 @@ def fake_policy(config: ModelConfig, device: str = "cpu", kind: type[Model] = Mo
 class Recomputing(Model):
     """The plain baseline: the observation goes through the network again at every solver step."""
 
-    def encode(self, observation: Observation) -> Context:
+    def encode(self, observation: Observation) -> Encoding:
         self.observation = observation
         return super().encode(observation)
 
-    def denoise(self, segments: dict[str, Segment], context: Context, stacked: torch.Tensor | None = None) -> Any:
-        return super().denoise(segments, super().encode(self.observation), stacked)
+    def denoise(self, segments: dict[str, Segment], encoding: Encoding) -> Any:
+        return super().denoise(segments, super().encode(self.observation))
 
 
 def bench_act(config: ModelConfig, *, device: str = "auto", rounds: int = 20) -> None:
@@ -116,7 +115,7 @@ def _step_seconds(config: ModelConfig, device: str, precision: str, batch_size: 
     def step() -> None:
         generator = torch.Generator(device).manual_seed(0)
         with autocast(precision, device):
-            loss = objective(model, policy.transforms, batch, sentence, generator, image_shift=4).total
+            loss = objective(model, policy.transforms, [(batch, sentence)], generator, image_shift=4).total
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -128,9 +127,10 @@ def _work(config: ModelConfig) -> tuple[float, float]:
     """Tokens through the backbone for one sample, and its training FLOPs: 6 for each block weight and token."""
     policy = fake_policy(config)
     model = policy.model
-    tokens = float(model.image_tokens() + config.n_obs_steps + 1)
+    observed = config.layout == "tokens"
+    tokens = float(model.image_tokens() + config.n_obs_steps + 1 if observed else 0)
     for query, draws in config.draws.items():
-        tokens += draws * sum(n for name, (n, _) in model.segments.items() if QUERIES[query][name] != "absent")
+        tokens += draws * sum(s.tokens for name, s in model.segments.items() if role_of(query, name) != Role.ABSENT)
     weights = sum(p.numel() for p in model.backbone.blocks.parameters())
     return tokens, 6.0 * weights * tokens
 

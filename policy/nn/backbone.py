@@ -10,15 +10,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ...envs.errors import UserError
+from ...envs.errors import UserError, choose
 from .attention import KeysValues
 from .block import Block, Modulation, modulate
 
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
-    """Width D, depth, heads; positions: 'learned' ones are always added by the embedders,
-    'rotary' turns queries and keys as well.
+    """Width D, depth, heads; positions: the embedders add 'learned' ones, or fixed 'sincos' ones; with 'rotary' they
+    add learned ones, and queries and keys are turned as well.
 
     gate_init: where the gates of x + g · f(x) start. 0 is adaLN-zero; a short training does better with open gates,
     because a closed stream does not see its context until the gates have grown.
@@ -36,8 +36,7 @@ class BackboneConfig:
     def __post_init__(self):
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise UserError(f"width {self.width} must split into {self.heads} heads of even size")
-        if self.positions not in ("learned", "rotary"):
-            raise UserError(f"positions must be 'learned' or 'rotary', got {self.positions!r}")
+        choose(self.positions, ("learned", "rotary", "sincos"), "kind of positions")
 
 
 @dataclass(frozen=True)
@@ -51,11 +50,19 @@ class Context:
         """The context of some samples of the batch."""
         return Context([(k[rows], v[rows]) for k, v in self.layers], self.tokens[rows])
 
+    @classmethod
+    def empty(cls, like: Tensor) -> "Context":
+        """No context tokens, for presets that see the observation beside the noisy values."""
+        return cls([], like.new_zeros(len(like), 0, like.shape[-1]))
+
 
 class Backbone(nn.Module):
-    """Blocks, time embedding and the modulation of every layer."""
+    """Blocks, time embedding and the modulation of every layer.
 
-    def __init__(self, config: BackboneConfig):
+    finals: how many kinds of tokens have a final modulation of their own.
+    """
+
+    def __init__(self, config: BackboneConfig, finals: int = 1):
         super().__init__()
         self.config = config
         d = config.width
@@ -63,21 +70,25 @@ class Backbone(nn.Module):
             Block(d, config.heads, config.mlp_ratio, activation=config.activation, qk_norm=config.qk_norm)
             for _ in range(config.depth)
         )
-        self.time_mlp = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, d), nn.SiLU())
-        # The last 2 D rows modulate the final norm before the heads.
-        self.to_modulation = nn.Linear(d, (6 * config.depth + 2) * d)
+        self.time_mlp = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, d))
+        # The last 2 rows of each kind of token modulate the final norm before its head.
+        self.to_modulation = nn.Linear(d, (6 * config.depth + 2 * finals) * d)
         self._initialise()
 
     def _initialise(self) -> None:
         nn.init.zeros_(self.to_modulation.weight)
-        bias = torch.zeros(6 * self.config.depth + 2, self.config.width)
+        bias = self.to_modulation.bias.new_zeros(self.to_modulation.out_features).view(-1, self.config.width)
         bias[2 : 6 * self.config.depth : 3] = self.config.gate_init
         with torch.no_grad():
             self.to_modulation.bias.copy_(bias.flatten())
 
-    def modulation(self, t: Tensor) -> Tensor:
-        """Modulation rows of times t (...): (..., 6·depth + 2, D). A table for a solver grid is this, computed once."""
-        rows = self.to_modulation(self.time_mlp(sinusoid(t, self.config.width)))
+    def modulation(self, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Modulation rows of times t (...): (..., R, D). A table for a solver grid is this, computed once.
+
+        condition (..., D) joins the embedded time (DiT's class, PAD's instruction).
+        """
+        embedded = self.time_mlp(sinusoid(t, self.config.width))
+        rows = self.to_modulation(nn.functional.silu(embedded if condition is None else embedded + condition))
         return rows.unflatten(-1, (-1, self.config.width))
 
     def encode(self, x: Tensor, *, rotary: Tensor | None = None) -> Context:
@@ -100,7 +111,7 @@ class Backbone(nn.Module):
         rotary: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """Run the tokens of N draws, x (B, N, L, D), and return them ready for the heads.
+        """Run the tokens of N draws, x (B, N, L, D), through all layers.
 
         rows (B or 1, N, G, R, D): modulation of G distinct times; selector (B or 1, N, L, G), one-hot, says which
         of them each token has (None: all have the only one). mask: broadcastable to (B, 1, N, L, M + L).
@@ -108,8 +119,14 @@ class Backbone(nn.Module):
         x = _working(x)
         for i, block in enumerate(self.blocks):
             m = Modulation(*spread(rows[..., 6 * i : 6 * i + 6, :], selector))
-            x, _ = block(x, m, rotary=rotary, context=context.layers[i], mask=mask)
-        shift, scale = spread(rows[..., -2:, :], selector)
+            seen = context.layers[i] if context.layers else None
+            x, _ = block(x, m, rotary=rotary, context=seen, mask=mask)
+        return x
+
+    def finish(self, x: Tensor, rows: Tensor, selector: Tensor | None, kind: int = 0) -> Tensor:
+        """The final norm of tokens x of one kind (B, N, L, D), modulated, ready for their head."""
+        first = 6 * self.config.depth + 2 * kind
+        shift, scale = spread(rows[..., first : first + 2, :], selector)
         return modulate(nn.functional.layer_norm(x.float(), x.shape[-1:]), shift, scale)
 
 

@@ -126,17 +126,6 @@ def shift(frames: Tensor, offset: Tensor) -> Tensor:
     return torch.stack(moved)
 
 
-def patchify(frames: Tensor, patch: int) -> Tensor:
-    """Frames (..., H, W, C) to patch tokens (..., H/p · W/p, p·p·C)."""
-    return rearrange(frames, "... (h p) (w q) c -> ... (h w) (p q c)", p=patch, q=patch)
-
-
-def unpatchify(tokens: Tensor, patch: int, height: int, width: int) -> Tensor:
-    """The inverse of `patchify`."""
-    h, w = height // patch, width // patch
-    return rearrange(tokens, "... (h w) (p q c) -> ... (h p) (w q) c", h=h, w=w, p=patch, q=patch)
-
-
 def resize(frames: Tensor, size: int) -> Tensor:
     """Frames (..., H, W, 3) float to (..., size, size, 3), area-averaged when shrinking."""
     if frames.shape[-3:-1] == (size, size):

@@ -323,7 +323,7 @@ def test_split(counts, held_out, seed):
     np.random.default_rng(0).shuffle(tasks)
     store = Tasks(tasks)
     if len(tasks) < 2:
-        with pytest.raises(UserError, match="holds 1 episodes"):
+        with pytest.raises(UserError, match="1 episodes of store tasks"):
             split_episodes(store, held_out, seed)
         return
     training, validation = split_episodes(store, held_out, seed)

@@ -123,7 +123,7 @@ def test_bad_values_and_shapes():
 
 def test_fitted_on_the_training_episodes_alone(make_store):
     store = Store.open(make_store([5, 7, 6]))
-    fitted = fit_normalizers(store, [0, 2], {"state": "range", "action": "gaussian", "privileged": "quantile"})
+    fitted = fit_normalizers([(store, [0, 2])], {"state": "range", "action": "gaussian", "privileged": "quantile"})
     state = np.concatenate([store.read("state", slice(0, 5)), store.read("state", slice(12, 18))])
     np.testing.assert_array_equal(fitted["state"].low, state.min(axis=0))
     assert {name: (n.mode, n.size) for name, n in fitted.items()} == {
@@ -136,13 +136,13 @@ def test_fitted_on_the_training_episodes_alone(make_store):
 def test_fitting_says_what_is_wrong(make_store, robot, tmp_path):
     store = Store.open(make_store([5]))
     with pytest.raises(UserError, match="unknown field to normalise 'image/main'"):
-        fit_normalizers(store, [0], {"image/main": "range"})
+        fit_normalizers([(store, [0])], {"image/main": "range"})
     with pytest.raises(UserError, match="no training episodes"):
-        fit_normalizers(store, [], {"state": "range"})
+        fit_normalizers([(store, [])], {"state": "range"})
     with Store.create(tmp_path / "plain", robot, privileged=False) as plain:
         plain.append(fake_episode(robot))
         with pytest.raises(UserError, match=r"unknown array of store .* 'privileged'"):
-            fit_normalizers(plain, [0], {"privileged": "range"})
+            fit_normalizers([(plain, [0])], {"privileged": "range"})
 
 
 def test_nan_in_a_store_is_named(make_store, monkeypatch):
@@ -150,4 +150,4 @@ def test_nan_in_a_store_is_named(make_store, monkeypatch):
     store = Store.open(make_store([5]))
     monkeypatch.setattr(Store, "read", lambda *_: np.full((5, 4), np.nan, np.float32))
     with pytest.raises(UserError, match=r"state of store .*store\.zarr: .*not finite"):
-        fit_normalizers(store, [0], {"state": "range"})
+        fit_normalizers([(store, [0])], {"state": "range"})

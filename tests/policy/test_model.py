@@ -1,5 +1,6 @@
 import dataclasses
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from foreact.policy.diffusion.path import PATHS
 from foreact.policy.loss import Alignment, objective
 from foreact.policy.segments import COUPLINGS, QUERIES, Role, Segment, allowed, assume, learned
 
-PRESETS = sorted(str(p.name) for p in files("foreact.configs").joinpath("model").iterdir())
+FOLDER = Path(str(files("foreact.configs"))) / "model"
+PRESETS = sorted(str(p.relative_to(FOLDER).with_suffix("")) for p in FOLDER.rglob("*.yaml"))
 
 
 def batch_of(policy, size: int = 3):
@@ -28,19 +30,18 @@ def batch_of(policy, size: int = 3):
 def losses(policy, batch, seed: int = 0, **options):
     generator = torch.Generator().manual_seed(seed)
     sentence = torch.zeros(len(batch), dtype=torch.int64)
-    return objective(policy.model, policy.transforms, batch, sentence, generator, **options)
+    return objective(policy.model, policy.transforms, [(batch, sentence)], generator, **options)
 
 
 def segments_of(policy, n: int = 2, b: int = 3) -> dict[str, Segment]:
     return {
-        name: Segment(torch.randn(b, n, length, channels), torch.rand(b, n))
-        for name, (length, channels) in policy.model.segments.items()
+        name: Segment(torch.randn(b, n, shape.tokens, shape.width), torch.rand(b, n))
+        for name, shape in policy.model.segments.items()
     }
 
 
 def observed(policy, batch):
-    observation = policy.transforms.observation(batch, torch.zeros(len(batch), dtype=torch.int64))
-    return observation, policy.transforms.beside_future(observation.images[:, :, -1])
+    return policy.transforms.observation(batch, torch.zeros(len(batch), dtype=torch.int64))
 
 
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
@@ -49,20 +50,20 @@ def test_shapes(make_policy, preset, positions, stem):
     backbone = dataclasses.replace(preset.backbone, positions=positions)
     image = dataclasses.replace(preset.image, stem=stem, patch=8)
     policy = make_policy(dataclasses.replace(preset, backbone=backbone, image=image))
-    observation, stacked = observed(policy, batch_of(policy))
+    observation = observed(policy, batch_of(policy))
     segments = segments_of(policy)
-    predictions = policy.model.denoise(segments, policy.model.encode(observation), stacked)
+    predictions = policy.model.denoise(segments, policy.model.encode(observation))
     assert {k: v.shape for k, v in predictions.items()} == {k: s.x.shape for k, s in segments.items()}
 
 
 def test_context_cached_once_equals_each_draw_alone(make_policy, preset):
     policy = make_policy(preset)
-    observation, stacked = observed(policy, batch_of(policy))
+    observation = observed(policy, batch_of(policy))
     segments = segments_of(policy, n=3)
-    together = policy.model.denoise(segments, policy.model.encode(observation), stacked)
+    together = policy.model.denoise(segments, policy.model.encode(observation))
     for n in range(3):
         one = {k: Segment(s.x[:, n : n + 1], s.t[:, n : n + 1]) for k, s in segments.items()}
-        alone = policy.model.denoise(one, policy.model.encode(observation), stacked)
+        alone = policy.model.denoise(one, policy.model.encode(observation))
         for name in one:
             torch.testing.assert_close(together[name][:, n : n + 1], alone[name], rtol=1e-4, atol=1e-5)
 
@@ -70,31 +71,36 @@ def test_context_cached_once_equals_each_draw_alone(make_policy, preset):
 @pytest.mark.parametrize("coupling", COUPLINGS)
 def test_couplings_hide_what_they_say(make_policy, preset, coupling):
     policy = make_policy(dataclasses.replace(preset, coupling=coupling))
-    observation, stacked = observed(policy, batch_of(policy))
+    observation = observed(policy, batch_of(policy))
     segments = segments_of(policy)
-    context = policy.model.encode(observation)
-    before = policy.model.denoise(segments, context, stacked)
+    encoding = policy.model.encode(observation)
+    before = policy.model.denoise(segments, encoding)
     for changed, other in (("action", "future"), ("future", "action")):
         moved = segments | {changed: dataclasses.replace(segments[changed], x=segments[changed].x + 1)}
-        after = policy.model.denoise(moved, context, stacked)
+        after = policy.model.denoise(moved, encoding)
         assert torch.equal(before[other], after[other]) == (not COUPLINGS[coupling](other, changed))
 
 
 def test_acting_blind_to_the_future_is_the_same_without_it(make_policy, preset):
     policy = make_policy(preset)
-    observation, stacked = observed(policy, batch_of(policy))
+    observation = observed(policy, batch_of(policy))
     segments = segments_of(policy)
-    context = policy.model.encode(observation)
-    joint = policy.model.denoise(segments, context, stacked)["action"]
-    alone = policy.model.denoise({"action": segments["action"]}, context)["action"]
+    encoding = policy.model.encode(observation)
+    joint = policy.model.denoise(segments, encoding)["action"]
+    alone = policy.model.denoise({"action": segments["action"]}, encoding)["action"]
     torch.testing.assert_close(joint, alone, rtol=1e-4, atol=1e-5)
 
 
 def test_mask_table():
-    table = allowed(["action", "future"], COUPLINGS["action_blind"])
+    table = allowed([("action", False), ("future", False)], "action_blind")
     assert table is not None
     assert table.tolist() == [[True, False], [True, True]]
-    assert allowed(["action", "future"], COUPLINGS["full"]) is None
+    assert allowed([("action", False), ("future", False)], "full") is None
+
+
+def test_what_is_observed_is_hidden_from_nobody():
+    assert allowed([("action", False), ("future", True)], "action_blind") is None
+    assert allowed([("action", True), ("future", False)], "one_way") is None
 
 
 def test_a_continued_segment_shows_its_first_tokens_clean():
@@ -118,23 +124,23 @@ def test_a_share_of_the_batch_costs_no_other_rows(make_policy, preset):
 def test_every_query_trains_what_it_denoises(make_policy, preset, query):
     policy = make_policy(dataclasses.replace(preset, draws={query: 2}))
     parts = losses(policy, batch_of(policy)).parts
-    assert parts.keys() == {name for name in QUERIES[query] if learned(query, name)}
+    assert parts.keys() == {name for name in policy.model.segments if learned(query, name)}
 
 
 def test_clean_prefix_is_not_in_the_loss_and_has_time_zero(make_policy, preset):
     policy = make_policy(preset)
-    observation, _ = observed(policy, batch_of(policy))
+    observation = observed(policy, batch_of(policy))
     segment = segments_of(policy)["action"]
-    context = policy.model.encode(observation)
+    encoding = policy.model.encode(observation)
     clean = torch.zeros(segment.x.shape[:3], dtype=torch.bool)
     clean[..., :2] = True
-    prefixed = policy.model.denoise({"action": dataclasses.replace(segment, clean=clean)}, context)["action"]
-    assert not torch.allclose(prefixed, policy.model.denoise({"action": segment}, context)["action"])
+    prefixed = policy.model.denoise({"action": dataclasses.replace(segment, clean=clean)}, encoding)["action"]
+    assert not torch.allclose(prefixed, policy.model.denoise({"action": segment}, encoding)["action"])
     all_clean = dataclasses.replace(segment, clean=torch.ones_like(clean))
     at_zero = dataclasses.replace(segment, t=torch.zeros_like(segment.t))
     torch.testing.assert_close(
-        policy.model.denoise({"action": all_clean}, context)["action"],
-        policy.model.denoise({"action": at_zero}, context)["action"],
+        policy.model.denoise({"action": all_clean}, encoding)["action"],
+        policy.model.denoise({"action": at_zero}, encoding)["action"],
     )
 
 
@@ -222,12 +228,10 @@ class TestPrivileged:
         assert "align" not in losses(policy, batch, alignment=Alignment(32, 4, 3), align_weight=0.5).parts
 
 
-@pytest.mark.parametrize("kind", PRESETS)
-@pytest.mark.parametrize("size", ["tiny", "small", "base"])
-def test_every_preset_builds(kind, size):
-    text = files("foreact.configs").joinpath(f"model/{kind}/{size}.yaml").read_text()
-    config = build(ModelConfig, yaml.safe_load(text))
-    assert config.name == f"{kind}/{size}"
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_builds(name):
+    config = build(ModelConfig, yaml.safe_load(FOLDER.joinpath(f"{name}.yaml").read_text()))
+    assert config.name == name
 
 
 def test_overfits_one_batch(make_policy, preset):
@@ -251,7 +255,7 @@ class TestConfigErrors:
             ({"horizon": -1}, "horizon must be at least 1, got -1"),
             ({"n_action_steps": 9}, "n_action_steps 9 > horizon 6"),
             ({"future": (0,)}, "at least one step ahead"),
-            ({"future": ()}, "need future frames"),
+            ({"future": ()}, "needs future frames"),
             ({"coupling": "tight"}, "unknown coupling 'tight'; choose one of: action_blind"),
             ({"draws": {"dream": 1}}, "unknown query 'dream'"),
             ({"draws": {}}, "draws is empty"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from foreact.envs.errors import UserError
-from foreact.policy.tokens.images import ConvStem, ImageConfig, patchify, shift, spatial_softmax, unpatchify
+from foreact.policy.tokens.images import ConvStem, ImageConfig, shift, spatial_softmax
 
 
 def observations(policy, n: int) -> list[dict]:
@@ -109,10 +109,6 @@ class TestTransforms:
         ahead = torch.rand(2, 2, 2, 32, 32, 3) * 2 - 1
         back = policy.transforms.unfuture(policy.transforms.future(ahead, now), now)
         torch.testing.assert_close(back, ahead, atol=1e-5, rtol=0)
-
-    def test_patches_round_trip(self):
-        frames = torch.rand(2, 3, 32, 48, 3)
-        assert torch.equal(unpatchify(patchify(frames, 8), 8, 32, 48), frames)
 
     def test_shift_moves_and_repeats_the_edge(self):
         frames = torch.arange(2 * 4 * 4).reshape(2, 1, 4, 4, 1)

@@ -60,10 +60,9 @@ def test_mean_frames_travel_with_the_checkpoint(store, small, tmp_path):
 
 
 def test_accumulation_draws_the_same_samples(store, small):
-    with Store.open(store) as opened:
-        trainer = Trainer(opened, small, dataclasses.replace(SHORT, accumulate=2))
-        assert trainer.update(trainer.loader.iterate())["loss"] > 0
-        assert trainer.step == 1
+    trainer = Trainer(store, small, dataclasses.replace(SHORT, accumulate=2))
+    assert trainer.update(trainer.batches())["loss"] > 0
+    assert trainer.step == 1
 
 
 @pytest.mark.slow
@@ -175,12 +174,10 @@ def test_learning_rate_schedule():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 def test_compiled_steps_match(store, small):
-    with Store.open(store) as opened:
-        plain, compiled = (Trainer(opened, small, dataclasses.replace(SHORT, compile=c)) for c in (False, True))
-        for _ in range(2):
-            step = plain.step
-            a, b = (t.update(t.loader.iterate(step))["loss"] for t in (plain, compiled))
-            assert a == pytest.approx(b, rel=1e-4)
+    plain, compiled = (Trainer(store, small, dataclasses.replace(SHORT, compile=c)) for c in (False, True))
+    for _ in range(2):
+        a, b = (t.update(t.batches())["loss"] for t in (plain, compiled))
+        assert a == pytest.approx(b, rel=1e-4)
 
 
 @pytest.mark.gpu

@@ -1,0 +1,81 @@
+"""How the values of a segment lie in tokens: which of time, camera, row and column are tokens, and which channels."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from ..envs.spec import Embodiment
+from .config import ModelConfig
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A segment of T steps, V views and a grid of patches, each with C channels.
+
+    folded: steps lie on channels and not in the sequence, as in PAD (Guo et al. 2024), whose number of tokens does not
+    grow with the number of foreseen frames, and whose poses are one token.
+    """
+
+    steps: int
+    views: int
+    rows: int
+    columns: int
+    channels: int
+    folded: bool = False
+
+    @property
+    def tokens(self) -> int:
+        return (1 if self.folded else self.steps) * self.views * self.rows * self.columns
+
+    @property
+    def width(self) -> int:
+        """Channels of a token."""
+        return self.channels * (self.steps if self.folded else 1)
+
+    @property
+    def _tokens_last(self) -> str:
+        return "(v r c) (t d)" if self.folded else "(t v r c) d"
+
+    def arrange(self, values: Tensor) -> Tensor:
+        """Values (B, T, V, R, C, channels) to tokens (B, L, W)."""
+        return rearrange(values, f"b t v r c d -> b {self._tokens_last}")
+
+    def restore(self, tokens: Tensor) -> Tensor:
+        """The inverse of `arrange`."""
+        sizes = {"t": self.steps, "v": self.views, "r": self.rows, "c": self.columns}
+        return rearrange(tokens, f"b {self._tokens_last} -> b t v r c d", **sizes)
+
+    def spread(self, steps: Tensor) -> Tensor:
+        """One value for each step (B, T) to (B, L, 1), or to (B, L, W) where steps are channels."""
+        channels = self.channels if self.folded else 1
+        size = (self.views, self.rows, self.columns, channels)
+        return self.arrange(steps[..., None, None, None, None].expand(*steps.shape, *size))
+
+    def positions(self, times: Iterable[float], cell: float) -> Tensor:
+        """(L, 3) time, row, column of the tokens; `cell` is the grid's step in cells of the observed image."""
+        first = [0.0] if self.folded else list(times)
+        axes = [torch.tensor(first), torch.arange(self.rows) * cell, torch.arange(self.columns) * cell]
+        grid = torch.cartesian_prod(*(a.float() for a in axes)).view(len(first), 1, -1, 3)
+        return grid.expand(-1, self.views, -1, -1).reshape(-1, 3)
+
+
+def segment_shapes(config: ModelConfig, embodiment: Embodiment) -> dict[str, Shape]:
+    """Every segment that can be denoised, in the order of the sequence."""
+    folded = config.layout == "stacked"
+    shapes = {"action": Shape(config.horizon, 1, 1, 1, embodiment.action_dim, folded)}
+    if config.can_imagine:
+        side = config.pixels // config.future_patch
+        grid = (len(config.future), len(embodiment.cameras), side, side)
+        shapes["future"] = Shape(*grid, 3 * config.future_patch**2, folded)
+    return shapes
+
+
+def beside_widths(config: ModelConfig, embodiment: Embodiment) -> dict[str, int]:
+    """Channels of clean values that join each segment's tokens: the present frame, and where stacked the state."""
+    shapes = segment_shapes(config, embodiment)
+    stacked = config.layout == "stacked"
+    widths = {name: s.channels for name, s in shapes.items() if name != "action" and (stacked or config.stack_now)}
+    return widths | ({"action": config.n_obs_steps * embodiment.state_dim} if stacked else {})
