@@ -16,6 +16,14 @@ EPILOG = """\
 Settings are key=value, as in Hydra: lists as [a,b], groups as model=joint/small, nested ones as model.horizon=32.
 Stores and runs live in $FOREACT_HOME (default: runs/). The same command with the same out= goes on where it stopped.
 """
+COMPARE = """\
+Train and evaluate several arms on identical seeds, and write a table with paired intervals and a plot. The YAML names
+the arms (settings of `foreact train`), training seeds and tasks; foreact's own lie in configs/compare. For example:
+
+  foreact compare joint                       # run it, or go on where it stopped
+  foreact compare joint 'seeds=[0]'           # one training seed
+  foreact compare my.yaml out=runs/mine
+"""
 VERBS = {
     "quickstart": (
         "collect, train and evaluate one task, in about a quarter of an hour",
@@ -45,6 +53,12 @@ def parser() -> argparse.ArgumentParser:
         verb.add_argument("settings", nargs="*", metavar="key=value")
         if name == "train":
             verb.add_argument("--dry-run", action="store_true", help="print the sizes of model and data, train nothing")
+    compare = verbs.add_parser(
+        "compare", help="arms x training seeds x tasks, with paired intervals", description=COMPARE, epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    compare.add_argument("name", metavar="NAME", help="a YAML file, or one of foreact's own comparisons, such as joint")
+    compare.add_argument("settings", nargs="*", metavar="key=value")
     data = verbs.add_parser("data", help="look into a store: info, doctor (what is wrong with it), view (a web page)")
     data.add_argument("what", choices=("info", "doctor", "view"))
     data.add_argument("path", metavar="PATH")
@@ -73,6 +87,10 @@ def run(arguments: argparse.Namespace) -> int:
         from .eval.bench import bench
 
         bench(arguments.name, commands.config_of("bench", arguments.settings))
+    elif arguments.verb == "compare":
+        from .comparison import compare
+
+        compare(arguments.name, arguments.settings)
     elif arguments.verb == "tasks":
         commands.list_tasks()
     elif arguments.verb == "train":

@@ -137,10 +137,7 @@ def run_experiment(overrides: Sequence[str]) -> None:
         "eval": evaluate,
     }
     # All are composed before the first begins: a misspelt setting should not cost a collection.
-    composed = {
-        stage: config_of(stage, [f"{key}={_as_override(value)}" for key, value in settings.items()])
-        for stage, settings in stages.items()
-    }
+    composed = {stage: config_of(stage, as_overrides(settings)) for stage, settings in stages.items()}
     for number, (stage, settings) in enumerate(composed.items(), start=1):
         console.rule(f"{number}/{len(stages)} {stage}")
         verbs[stage](settings)
@@ -152,6 +149,11 @@ def _experiment_name(config: Mapping[str, Any]) -> str:
     name, task = config["name"], envs.task(config["task"]).name
     own = config_of("run", [f"experiment={name}"])["task"]
     return name if task == envs.task(own).name else f"{name}-{task}"
+
+
+def as_overrides(settings: Mapping[str, Any]) -> list[str]:
+    """Settings by dotted name as overrides for `config_of`."""
+    return [f"{key}={_as_override(value)}" for key, value in settings.items()]
 
 
 def _as_override(value: Any) -> str:

@@ -187,7 +187,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return {k: _convert(arguments[1], v, where) for k, v in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    plain = origin or hint
+    plain = object if hint is Any else origin or hint
     wrong_bool = isinstance(value, bool) and plain is not bool
     if isinstance(plain, type) and (not isinstance(value, plain) or wrong_bool):
         raise UserError(f"{where} must be {getattr(plain, '__name__', plain)}, got {value!r}")

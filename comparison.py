@@ -1,0 +1,142 @@
+"""`foreact compare`: train and evaluate arms × training seeds × tasks from one YAML, resumable, and write the table."""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from . import commands
+from .commands import as_overrides, config_of, console, home, say
+from .envs.errors import UserError, choose
+from .eval.compare import MINUTES, read_arm, write_comparison
+from .policy.config import build
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What a comparison's YAML says.
+
+    arms: name → settings of `foreact train` for that arm, such as {model: joint/small, model.coupling: full} · tasks ·
+    per_task: one policy for each task, not one for all · seeds: training seeds · data: sources as in `foreact train`,
+    where one without a path means the collected store; null for all of it · collect, train, eval: settings that all
+    arms share · baseline: the arm that the others are compared with.
+    """
+
+    name: str
+    arms: dict[str, dict]
+    tasks: tuple[str, ...]
+    baseline: str
+    seeds: tuple[int, ...] = (0,)
+    per_task: bool = False
+    out: str | None = None
+    data: Any = None
+    collect: dict[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)
+    eval: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if not self.arms or not self.tasks or not self.seeds:
+            raise UserError(f"comparison {self.name!r} needs at least one arm, task and seed")
+        choose(self.baseline, self.arms, "baseline arm")
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.out) if self.out else home() / f"compare-{self.name}"
+
+
+def load(name: str, overrides: Sequence[str]) -> Comparison:
+    """The comparison in a YAML file, or the one of that name among foreact's own, with overrides such as seeds=[0]."""
+    own = {p.name.removesuffix(".yaml"): p for p in files("foreact.configs").joinpath("compare").iterdir()}
+    file = Path(name)
+    if not file.is_file():
+        choose(name, own, "comparison (a YAML file, or one of foreact's own)")
+        file = Path(str(own[name]))
+    try:
+        values = OmegaConf.merge(OmegaConf.load(file), OmegaConf.from_dotlist(list(overrides)))
+        return build(Comparison, OmegaConf.to_container(values, resolve=True), str(file))  # type: ignore[arg-type]
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise UserError(f"{file}: {error}") from error
+
+
+def compare(name: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Run what is not done yet, one training seed of every arm after the other, and write the comparison.
+
+    The same command goes on where it stopped. The table is written anew after each run, so it can be read meanwhile.
+    """
+    plan = load(name, overrides)
+    runs = [(arm, seed, group) for seed in plan.seeds for arm in plan.arms for group in _groups(plan)]
+    composed = {run: _settings(plan, *run) for run in runs}  # all before the first begins
+    if plan.collect:
+        collect = {"tasks": list(plan.tasks), "out": str(plan.folder / "data"), **plan.collect}
+        commands.collect(config_of("collect", as_overrides(collect)))
+    summary: dict[str, Any] = {}
+    for number, run in enumerate(runs, start=1):
+        train, evaluate = composed[run]
+        console.rule(f"{number}/{len(runs)} {Path(train['out']).relative_to(plan.folder)}")
+        _run(train, evaluate)
+        summary = _write(plan)
+    say(f"Table: {plan.folder / 'comparison.md'}   Plot: {plan.folder / 'comparison.png'}")
+    return summary
+
+
+def _groups(plan: Comparison) -> list[tuple[str, ...]]:
+    """The tasks that share a policy."""
+    return [(task,) for task in plan.tasks] if plan.per_task else [plan.tasks]
+
+
+def _settings(plan: Comparison, arm: str, seed: int, tasks: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The composed settings of one training and its evaluation."""
+    out = _out(plan, arm, seed, tasks)
+    data = plan.arms[arm].get("data", plan.data)
+    shared = {**plan.train, **plan.arms[arm], "data": _sources(plan, data), "seed": seed, "out": str(out)}
+    evaluate = {"episodes": 20, "video": 2, **plan.eval, "tasks": list(tasks), "checkpoint": str(out)}
+    evaluate["out"] = str(out / "eval")
+    return config_of("train", as_overrides(shared)), config_of("eval", as_overrides(evaluate))
+
+
+def _out(plan: Comparison, arm: str, seed: int, tasks: tuple[str, ...]) -> Path:
+    folder = plan.folder / arm / f"seed{seed}"
+    return folder / tasks[0] if plan.per_task else folder
+
+
+def _sources(plan: Comparison, data: Any) -> Any:
+    collected = str(plan.folder / "data")
+    if data is None:
+        return collected
+    entries = [data] if isinstance(data, Mapping) else data
+    return data if isinstance(data, str) else [{"path": collected, **entry} for entry in entries]
+
+
+def _run(train: Mapping[str, Any], evaluate: Mapping[str, Any]) -> None:
+    """Train and evaluate one run, unless that is done with these settings."""
+    out = Path(train["out"])
+    done, asked = out / "done.json", json.loads(json.dumps({"train": train, "eval": evaluate}))
+    if done.is_file() and json.loads(done.read_text()) == asked:
+        return
+    _timed(out / MINUTES, lambda: commands.train(train))
+    commands.evaluate(evaluate)
+    done.write_text(json.dumps(asked, indent=1) + "\n")
+
+
+def _timed(file: Path, work: Callable[[], object]) -> None:
+    """Add the minutes that the work takes to those in the file: a training may be stopped and go on."""
+    began = time.perf_counter()
+    before = json.loads(file.read_text()) if file.is_file() else 0.0
+    try:
+        work()
+    finally:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(before + (time.perf_counter() - began) / 60))
+
+
+def _write(plan: Comparison) -> dict[str, Any]:
+    groups = _groups(plan)
+    arms = [read_arm(a, {seed: [_out(plan, a, seed, g) for g in groups] for seed in plan.seeds}) for a in plan.arms]
+    return write_comparison(plan.folder, arms, plan.baseline)
