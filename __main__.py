@@ -32,6 +32,7 @@ VERBS = {
     "collect": ("demonstrations by scripted experts into a store", "collect"),
     "train": ("a policy on a store", "train"),
     "eval": ("a checkpoint, the experts or random actions in the simulator; or replay a store", "eval"),
+    "imagine": ("what a checkpoint foresees, beside what came: videos, PSNR, SSIM", "imagine"),
     "run": ("an experiment: collect, train and evaluate in one", "run"),
 }
 
@@ -100,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
         chosen = ["experiment=quickstart"] if arguments.verb == "quickstart" else []
         commands.run_experiment([*chosen, *arguments.settings])
     else:
-        call = {"collect": commands.collect, "eval": commands.evaluate}[arguments.verb]
+        call = {"collect": commands.collect, "eval": commands.evaluate, "imagine": commands.imagine}[arguments.verb]
         call(commands.config_of(arguments.verb, arguments.settings))
     return 0
 

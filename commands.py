@@ -117,6 +117,38 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
     return results
 
 
+def imagine(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Ask a checkpoint what comes, on stored or fresh episodes; write videos and print how near it came."""
+    from .data.store import Store
+    from .eval.imagine import imagine as run
+    from .eval.imagine import show
+    from .eval.recording import record
+    from .policy import load_policy
+
+    policy = load_policy(config["checkpoint"], config["device"])
+    out = Path(config["out"]) if config["out"] else Path(config["checkpoint"]) / "imagine"
+    count, episodes = config["episodes"], None
+    if config["task"] is not None:
+        live = out / f"live-{envs.task(config['task']).name}-{config['driver']}-{config['seed']}"
+        if not live.exists():
+            out.mkdir(parents=True, exist_ok=True)
+            record(policy, config["task"], count, live, driver=config["driver"], seed=config["seed"]).close()
+        data = Store.open(live)
+    elif config["data"] is not None:
+        data = Store.open(config["data"])
+        episodes = range(max(0, len(data) - count), len(data)) if isinstance(count, int) else count
+    else:
+        raise UserError("foreact imagine needs data=, a store, or task=, to record fresh episodes of")
+    queries = None if config["query"] is None else _names(config["query"])
+    found = run(
+        policy, data, queries=queries, episodes=episodes, every=config["every"], guidance=config["guidance"], out=out,
+        shown=config["shown"],
+    )  # fmt: skip
+    show(found, console)
+    say(f"Videos: {out}   Numbers: {out / 'imagine.json'}")
+    return found
+
+
 def _results_folder(kind: str, checkpoint: str | None) -> Path:
     return Path(checkpoint) / "eval" if kind == "checkpoint" and checkpoint else home() / f"eval-{kind}"
 

@@ -13,7 +13,8 @@ from ..envs.spec import Embodiment
 class Batch:
     """B samples. T observation steps (the last is now), F future frames, K chunk actions.
 
-    images {camera: (B, T, H, W, 3) uint8} · future {camera: (B, F, H, W, 3) uint8} · state (B, T, S) ·
+    images {camera: (B, T, H, W, 3) uint8} · future {camera: (B, F, H, W, 3) uint8} · depth {camera: (B, T, H, W)
+    float32, m} and future_depth where the embodiment has it · state (B, T, S) ·
     action, action_executed (B, K, A) · privileged (B, P) at the present step, training targets only ·
     task (B,) index into the dataset's task list · step (B,) position inside the episode ·
     *_pad: True where a window reaches beyond its episode and repeats the edge.
@@ -29,6 +30,8 @@ class Batch:
     obs_pad: Tensor
     action_pad: Tensor | None
     future: dict[str, Tensor] = field(default_factory=dict)
+    depth: dict[str, Tensor] = field(default_factory=dict)
+    future_depth: dict[str, Tensor] = field(default_factory=dict)
     future_pad: Tensor | None = None
     privileged: Tensor | None = None
 
@@ -67,12 +70,18 @@ def fake_batch(
             for c in embodiment.cameras
         }
 
+    def distances(n: int) -> dict[str, Tensor]:
+        seen = [c for c in embodiment.cameras if c.depth]
+        return {c.name: torch.from_numpy(rng.random((size, n, c.height, c.width), dtype=np.float32)) for c in seen}
+
     low, high = torch.from_numpy(embodiment.action_low), torch.from_numpy(embodiment.action_high)
     share = torch.from_numpy(rng.random((size, horizon, embodiment.action_dim), dtype=np.float32))
     action = low + (high - low) * share
     return Batch(
         images=frames(n_obs_steps),
         future=frames(n_future),
+        depth=distances(n_obs_steps),
+        future_depth=distances(n_future),
         state=normal(size, n_obs_steps, embodiment.state_dim),
         action=action,
         action_executed=action.clone(),

@@ -25,7 +25,7 @@ _BLOCK = 256  # frames decoded at a time
 
 
 def cached_frames(store: Store) -> dict[str, Path] | None:
-    """Camera → .npy file (N, H, W, 3) uint8 with all frames of the store, built where needed.
+    """'image/<camera>' or 'depth/<camera>' → .npy file (N, ...) with all frames of the store, built where needed.
 
     The files lie beside the store in `<store>.cache`, or in the user's cache folder where that is read-only.
     None, with a warning logged, where neither can be (read-only, or full).
@@ -54,7 +54,8 @@ def _folders(store: Store) -> list[Path]:
 
 def _build(store: Store, folder: Path) -> dict[str, Path]:
     mark = fingerprint(store, len(store))
-    files = {c.name: folder / f"{c.name}-{store.n_steps}-{mark}.npy" for c in store.embodiment.cameras}
+    names = [name for name in store.names if name.startswith(("image/", "depth/"))]
+    files = {name: folder / f"{_stem(name)}-{store.n_steps}-{mark}.npy" for name in names}
     if all(file.exists() for file in files.values()):
         return files
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,37 +63,43 @@ def _build(store: Store, folder: Path) -> dict[str, Path]:
     lock = lock_file(folder / "lock", wait=True)
     assert lock is not None
     with lock:
-        for camera, file in files.items():
+        for name, file in files.items():
             if not file.exists():  # else another process built it while we waited
-                log.info("decoding %d frames of camera %s into %s", store.n_steps, camera, file)
-                _write(store, camera, file)
+                log.info("decoding %d frames of %s into %s", store.n_steps, name, file)
+                _write(store, name, file)
     return files
 
 
-def _write(store: Store, camera: str, file: Path) -> None:
-    older = _older(store, camera, file.parent)
+def _stem(name: str) -> str:
+    """The file of 'image/main' is main-….npy, that of 'depth/main' main.depth-….npy."""
+    kind, _, camera = name.partition("/")
+    return camera if kind == "image" else f"{camera}.{kind}"
+
+
+def _write(store: Store, name: str, file: Path) -> None:
+    older = _older(store, name, file.parent)
     temporary = file.with_suffix(".partial")  # the lock is ours: a left one is rubbish
     try:
         # written, not mapped: a full disk is then an error and not a bus error
         with temporary.open("wb") as out:
-            _write_frames(store, camera, older, out)
+            _write_frames(store, name, older, out)
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
-    for _, _, old in _files(camera, file.parent):
+    for _, _, old in _files(name, file.parent):
         if old != file:
             old.unlink()  # processes that have it mapped keep it
 
 
-def _write_frames(store: Store, camera: str, older: np.ndarray | None, out: IO[bytes]) -> None:
-    spec = store.embodiment.camera(camera)
-    shape = (store.n_steps, spec.height, spec.width, 3)
-    np.lib.format.write_array_header_1_0(out, {"descr": "|u1", "fortran_order": False, "shape": shape})
+def _write_frames(store: Store, name: str, older: np.ndarray | None, out: IO[bytes]) -> None:
+    row, dtype = store.row(name)
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (store.n_steps, *row)}
+    np.lib.format.write_array_header_1_0(out, header)
     for block in _blocks(0 if older is None else len(older), store.n_steps):
         if older is not None and block.start < len(older):
             frames = older[block.start : block.stop]
         else:
-            frames = store.read(f"image/{camera}", block)
+            frames = store.read(name, block)
         out.write(np.ascontiguousarray(frames).data)
 
 
@@ -103,19 +110,19 @@ def _blocks(n_copied: int, n_steps: int) -> Iterator[slice]:
         yield slice(start, stop)
 
 
-def _older(store: Store, camera: str, folder: Path) -> np.ndarray | None:
+def _older(store: Store, name: str, folder: Path) -> np.ndarray | None:
     """The longest file made from a shorter version of this store, mapped."""
     ends = store.episode_ends.tolist()
-    for n_steps, mark, file in sorted(_files(camera, folder), reverse=True):
+    for n_steps, mark, file in sorted(_files(name, folder), reverse=True):
         if n_steps in ends and fingerprint(store, ends.index(n_steps) + 1) == mark:
             return np.load(file, mmap_mode="r")
     return None
 
 
-def _files(camera: str, folder: Path) -> Iterator[tuple[int, str, Path]]:
-    """(number of steps, fingerprint, file) of each decoded file of a camera."""
+def _files(name: str, folder: Path) -> Iterator[tuple[int, str, Path]]:
+    """(number of steps, fingerprint, file) of each decoded file of an array."""
     for file in list(folder.iterdir()):
-        if match := re.fullmatch(rf"{re.escape(camera)}-(\d+)-([0-9a-f]{{16}})\.npy", file.name):
+        if match := re.fullmatch(rf"{re.escape(_stem(name))}-(\d+)-([0-9a-f]{{16}})\.npy", file.name):
             yield int(match[1]), match[2], file
 
 

@@ -51,6 +51,7 @@ class Dataset:
         names = ("state", "action", "action_executed", *(("privileged",) if store.has_privileged else ()))
         self._small = {name: torch.from_numpy(store.read(name)) for name in names if self.has_actions}
         self._files = cached_frames(store) if cache == "memmap" else None
+        self._depth = [c.name for c in store.embodiment.cameras if c.depth]
         self._open(store)
 
     def __len__(self) -> int:
@@ -82,8 +83,10 @@ class Dataset:
         cameras = [c.name for c in self.embodiment.cameras]
         has_future = bool(self.windows.future)
         return Batch(
-            images={name: self._frames(name, at.obs) for name in cameras},
-            future={name: self._frames(name, at.future) for name in cameras} if has_future else {},
+            images={name: self._frames(f"image/{name}", at.obs) for name in cameras},
+            future={name: self._frames(f"image/{name}", at.future) for name in cameras if has_future},
+            depth={name: self._frames(f"depth/{name}", at.obs) for name in self._depth},
+            future_depth={name: self._frames(f"depth/{name}", at.future) for name in self._depth if has_future},
             state=self._values("state", at.obs),
             action=self._values("action", at.action),
             action_executed=self._values("action_executed", at.action),
@@ -110,18 +113,18 @@ class Dataset:
             # another process has replaced them: the store grew, and its first rows are still ours
             self._files = cached_frames(Store.open(self.path))
         self._store = None if self._files else store or Store.open(self.path)
-        self._maps = {camera: np.load(file, mmap_mode="r") for camera, file in (self._files or {}).items()}
+        self._maps = {name: np.load(file, mmap_mode="r") for name, file in (self._files or {}).items()}
 
-    def _frames(self, camera: str, index: np.ndarray) -> torch.Tensor:
-        """Frames (B, T, H, W, 3) uint8 of the store's rows `index` (B, T)."""
-        spec = self.embodiment.camera(camera)
+    def _frames(self, name: str, index: np.ndarray) -> torch.Tensor:
+        """Pictures (B, T, ...) of an array of the store, at its rows `index` (B, T)."""
         if self._store is not None:
             unique, where = np.unique(index, return_inverse=True)
-            frames = torch.from_numpy(self._store.read(f"image/{camera}", unique))
+            frames = torch.from_numpy(self._store.read(name, unique))
             return frames[torch.from_numpy(where.reshape(index.shape))]
-        out = torch.empty((*index.shape, spec.height, spec.width, 3), dtype=torch.uint8)
+        decoded = self._maps[name]
+        out = torch.from_numpy(np.empty((*index.shape, *decoded.shape[1:]), decoded.dtype))
         # one copy a frame, straight into the tensor; 'raise' would copy twice, and the index is in range
-        np.take(self._maps[camera], index, axis=0, out=out.numpy(), mode="clip")
+        np.take(decoded, index, axis=0, out=out.numpy(), mode="clip")
         return out
 
 

@@ -128,6 +128,11 @@ class Store:
         """What `read` can read."""
         return [name.removeprefix("data/") for name in self._arrays.nodes if name.startswith("data/")]
 
+    def row(self, name: str) -> tuple[tuple[int, ...], np.dtype]:
+        """Shape and type of one row of the array `name`."""
+        node = self._arrays.nodes["data/" + choose(name, self.names, f"array of store {self.path}")]
+        return tuple(node["shape"][1:]), np.dtype(node["data_type"])
+
     def read(self, name: str, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Rows (n, ...) of the array `name`: one of 'state', 'action', 'action_executed', 'privileged',
         'image/<camera>', 'depth/<camera>'.

@@ -78,9 +78,9 @@ def _draw(panels: list[tuple[str, Pictures]], title: str, end: str, colour: RGB,
     sizes = {camera: (p.shape[1] * scale, p.shape[0] * scale) for camera, p in panels[0][1].items()}
     width = max(width for width, _ in sizes.values())
     columns = []
-    for label, pictures in panels:
+    for name, pictures in panels:
         rows = [_padded(_magnified(pictures[camera], size), width) for camera, size in sizes.items()]
-        columns.append(np.concatenate([_strip(label, width, _DIM), *rows]))
+        columns.append(np.concatenate([_strip(name, width, _DIM), *rows]))
     gap = np.full((columns[0].shape[0], 4, 3), _BACK, np.uint8)
     body = np.concatenate([part for column in columns for part in (column, gap)][:-1], axis=1)
     head = _strip(f"{title}   {end}" if end else title, body.shape[1], colour if end else _INK)
@@ -94,6 +94,11 @@ def _magnified(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def _padded(picture: np.ndarray, width: int) -> np.ndarray:
     return np.pad(picture, ((0, 0), (0, width - picture.shape[1]), (0, 0)))
+
+
+def label(text: str, width: int) -> np.ndarray:
+    """A line of text as a picture (H, width, 3)."""
+    return _strip(text, width, _INK)
 
 
 @cache

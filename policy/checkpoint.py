@@ -67,7 +67,7 @@ def _write_policy(folder: Path, policy: Policy) -> None:
         "embodiment": transforms.embodiment.to_dict(),
         "tasks": policy.tasks,
         "instructions": list(policy.sentences.known),
-        "future_scale": transforms.future_scale,
+        "scales": dict(transforms.scales),
     }
     _write_json(folder / "policy.json", about)
 
@@ -106,7 +106,9 @@ def load_policy(path: Path | str, device: str = "auto") -> Policy:
         config,
         embodiment,
         {k: Normalizer.from_dict(d) for k, d in normalizers.items()},
-        about["future_scale"],
+        about["scales"]
+        if "scales" in about
+        else {"future": about["future_scale"]},  # as written before depth was foreseen
     )
     return Policy(model, transforms, sentences, about["tasks"], resolve_device(device))
 

@@ -76,6 +76,7 @@ class ModelConfig:
     that stand still.
     future: steps ahead of the foreseen frames, empty for none. future_delta: foresee the difference to the present
     frame. stack_now: put the present frame's pixels on the channels of the foreseen ones.
+    depth: see and foresee depth as well, from 0 to so many metres (what is farther counts as that far); 0 for none.
     layout: 'tokens' gives each frame and action tokens of its own, and the observation a clean context that is encoded
     once; 'stacked' is PAD's: steps lie on channels, the present frame and state beside them, and the instruction joins
     the time. coupling: which denoised segment sees which (`segments.COUPLINGS`). times: 'independent' draws a time for
@@ -96,6 +97,8 @@ class ModelConfig:
     future_patch: int = 16
     future_delta: bool = True
     stack_now: bool = True
+    depth: float = 0.0
+    depth_patch: int = 16
     action_process: Process = field(default_factory=Process)
     future_process: Process = field(default_factory=_frames)
     layout: str = "tokens"
@@ -127,8 +130,9 @@ class ModelConfig:
             self._check_query(query)
         if any(step < 1 for step in self.future):
             raise UserError(f"future frames start at least one step ahead, got future={list(self.future)}")
-        if self.pixels % self.future_patch:
-            raise UserError(f"{self.pixels} pixels do not divide into patches of {self.future_patch}")
+        for patch in (self.future_patch, self.depth_patch) if self.depth else (self.future_patch,):
+            if self.pixels % patch:
+                raise UserError(f"{self.pixels} pixels do not divide into patches of {patch}")
         self.image.grid(self.pixels, self.pixels)
 
     def _check_query(self, query: str) -> None:
@@ -147,8 +151,17 @@ class ModelConfig:
         return "policy" if "policy" in self.draws else "joint"
 
     def process(self, segment: str) -> Process:
-        """How the segment of that name is noised and predicted."""
+        """How the segment of that name is noised and predicted; depth as colour is."""
         return self.action_process if segment == "action" else self.future_process
+
+    def patch(self, segment: str) -> int:
+        """Side of a patch of a foreseen segment."""
+        return self.depth_patch if segment == "depth" else self.future_patch
+
+    @property
+    def channels(self) -> int:
+        """Channels of an observed frame: colours, and depth where it is seen."""
+        return 4 if self.depth else 3
 
     @property
     def can_imagine(self) -> bool:

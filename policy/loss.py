@@ -1,7 +1,7 @@
 """One loss for every query: noise what is denoised, predict, compare where it counts, one number for each segment."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,13 +9,13 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..data.batch import Batch
-from .config import ModelConfig
+from .denoiser import Denoiser, Encoding
 from .diffusion.path import PATHS, target
 from .diffusion.times import sample_times
 from .known import KNOWN, known
-from .model import Encoding, Model
+from .model import Model
 from .nn.backbone import Context
-from .segments import Role, Segment, assume, learned, role_of
+from .segments import DYNAMICS, Role, Segment, assume, learned, role_of
 from .transforms import Transforms
 
 
@@ -23,12 +23,19 @@ from .transforms import Transforms
 class Prepared:
     """A batch after the observation trunk, ready for any number of noise draws.
 
-    targets {segment: (B, L, C)}: clean values · keep {segment: (B, L, 1 or C)}: what lies inside its episode.
+    targets {segment: (B, L, C)}: clean values · keep {segment: (B, L, 1 or C)}: what lies inside its episode · executed
+    (B, L, C): what takes the place of the actions in queries about dynamics.
     """
 
     encoding: Encoding
     targets: dict[str, Tensor]
     keep: dict[str, Tensor]
+    executed: Tensor | None = None
+
+    def values(self, query: str) -> dict[str, Tensor]:
+        """Clean values of each segment in a query."""
+        told = {"action": self.executed} if query in DYNAMICS and self.executed is not None else {}
+        return self.targets | told
 
     def part(self, share: float) -> "Prepared":
         """The first rows that make up that share of the batch, all of it from 1 on."""
@@ -36,7 +43,8 @@ class Prepared:
             return self
         rows = slice(math.ceil(len(next(iter(self.targets.values()))) * share))
         targets, keep = ({k: v[rows] for k, v in d.items()} for d in (self.targets, self.keep))
-        return Prepared(self.encoding[rows], targets, keep)
+        executed = None if self.executed is None else self.executed[rows]
+        return Prepared(self.encoding[rows], targets, keep, executed)
 
 
 @dataclass(frozen=True)
@@ -92,7 +100,7 @@ def objective(
     samples: dict[str, int] = {}
     for batch, sentence in sources:
         prepared = _prepare(model, transforms, batch, sentence, generator, image_shift, state_noise)
-        parts = _segment_losses(model, prepared, generator)
+        parts = segment_losses(model, prepared, config.draws, generator, shared_time=config.times == "shared")
         if alignment is not None and batch.privileged is not None:
             goal = transforms.normalizers["privileged"].normalise(batch.privileged)
             parts["align"] = alignment(prepared.encoding.context, model.image_tokens(), goal)
@@ -119,34 +127,44 @@ def _prepare(
     noise = None
     if state_noise and batch.state is not None:
         noise = state_noise * torch.randn(batch.state.shape, generator=generator, device=batch.state.device)
-    observation = transforms.observe(transforms.frames(batch.images, offset), batch.state, sentence, noise)
+    observation = transforms.observe(transforms.maps(batch.images, batch.depth, offset), batch.state, sentence, noise)
     targets = transforms.targets(batch, observation.now, offset)
-    return Prepared(model.encode(observation), targets, transforms.keep(batch))
+    executed = None if batch.action_executed is None else transforms.action(batch.action_executed)
+    return Prepared(model.encode(observation), targets, transforms.keep(batch), executed)
 
 
-def _segment_losses(model: Model, prepared: Prepared, generator: torch.Generator) -> dict[str, Tensor]:
-    """The loss of each segment that is there, over all queries and draws."""
-    config = model.config
+def segment_losses(
+    model: Denoiser,
+    prepared: Prepared,
+    draws: Mapping[str, float],
+    generator: torch.Generator,
+    *,
+    shared_time: bool = False,
+) -> dict[str, Tensor]:
+    """The loss of each segment that is there, a mean over all noise draws of the queries {query: draws} that learn it.
+
+    shared_time: one time for all segments of a draw, from the first one's law.
+    """
     sums: dict[str, list[Tensor]] = {}
-    for query, draws in config.draws.items():
+    for query, count in draws.items():
         if any(learned(query, name) for name in prepared.targets):
-            found = _query_loss(model, query, max(1, int(draws)), prepared.part(draws), generator)
-            for name, value in found.items():
-                sums.setdefault(name, []).append(value * draws)
-    return {name: torch.stack(values).sum() / _draws_of(name, config) for name, values in sums.items()}
+            part = prepared.part(count)
+            for name, value in _query_loss(model, query, max(1, int(count)), part, generator, shared_time).items():
+                sums.setdefault(name, []).append(value * count)
+    trained = {name: sum(n for query, n in draws.items() if learned(query, name)) for name in sums}
+    return {name: torch.stack(values).sum() / trained[name] for name, values in sums.items()}
 
 
 def _query_loss(
-    model: Model, query: str, draws: int, prepared: Prepared, generator: torch.Generator
+    model: Denoiser, query: str, draws: int, prepared: Prepared, generator: torch.Generator, shared_time: bool
 ) -> dict[str, Tensor]:
     """Mean squared error of each denoised segment of one query, over `draws` noise draws."""
-    config = model.config
     segments, wanted, shared = {}, {}, None
-    for name, values in prepared.targets.items():
+    for name, values in prepared.values(query).items():
         role = role_of(query, name)
         if role == Role.ABSENT:
             continue
-        process = config.process(name)
+        process = model.processes[name]
         x0 = values.unsqueeze(1).expand(-1, draws, -1, -1)
         eps = torch.randn(x0.shape, generator=generator, device=x0.device)
         t = shared
@@ -154,8 +172,7 @@ def _query_loss(
             t = sample_times(
                 process.times, x0.shape[:2], generator, x0.device, stratified=False, **process.times_settings
             )
-        if config.times == "shared":
-            shared = t
+        shared = t if shared_time else None
         clean = known(role, model.segments[name], x0.shape[:2], generator) if role in KNOWN else None
         path = PATHS[process.path]
         segments[name] = assume(role, x0, eps, t, path, clean)
@@ -182,7 +199,3 @@ def _offsets(size: int, most: int, generator: torch.Generator, device: torch.dev
     if most == 0:
         return None
     return torch.randint(-most, most + 1, (size, 2), generator=generator, device=device)
-
-
-def _draws_of(segment: str, config: ModelConfig) -> float:
-    return sum(n for query, n in config.draws.items() if learned(query, segment))

@@ -1,20 +1,50 @@
-"""A trained policy at work: `act` on observations, `imagine` what comes."""
+"""A trained policy at work: `act` on observations, `imagine` what comes, or ask it any other query."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..envs.errors import UserError
+from ..envs.errors import UserError, choose
 from ..envs.spec import Embodiment
+from .inputs import observe
 from .model import Model
-from .sample import sample
-from .segments import Role, role_of
+from .sample import Start, sample
+from .segments import PARTIAL, QUERIES, Role, roles_of
 from .sentences import Sentences
-from .transforms import Observation, Transforms
+from .transforms import Maps, Observation, Transforms
+
+Key = tuple[int, ...]
+Frames = dict[str, np.ndarray]  # {camera: (B, F, H, W, 3) uint8}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What a query observes besides the present, one row for each observation.
+
+    actions (B, K, A) in the robot's units · future {camera: (B, F, H, W, 3) uint8} · depth {camera: (B, F, H, W) m} ·
+    shown {segment: (B, L) bool}: which tokens of a partly observed segment are (`known.known` draws them).
+    """
+
+    actions: np.ndarray | None = None
+    future: Mapping[str, np.ndarray] = field(default_factory=dict)
+    depth: Mapping[str, np.ndarray] = field(default_factory=dict)
+    shown: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a query denoised: actions (B, K, A), frames {camera: (B, F, H, W, 3) uint8} and depth {camera: (B, F, H, W)
+    float32, m}; empty where the query has none. Frames have the policy's pixels.
+    """
+
+    actions: np.ndarray | None = None
+    frames: Frames = field(default_factory=dict)
+    depth: Frames = field(default_factory=dict)
 
 
 class Policy:
@@ -57,90 +87,97 @@ class Policy:
         """Steps ahead of the frames that `imagine` returns."""
         return self.config.future
 
-    @torch.inference_mode()
     def act(
         self,
         observations: Sequence[dict[str, Any]],
         instructions: Sequence[str],
-        keys: Sequence[tuple[int, ...]],
+        keys: Sequence[Key],
         batch_shape: int | None = None,
     ) -> np.ndarray:
         """Action chunks (B, K, A) float32 in the robot's units, clipped to its bounds.
 
-        observations: one each, {"images": {camera: (T, H, W, 3) or (H, W, 3) uint8}, "state": (T, S) or (S,)} ·
-        keys: integers that seed each row's noise, such as (seed, episode, step) · batch_shape: pad to so many rows.
+        observations: see `inputs.observe` · keys: integers that seed each row's noise, such as (seed, episode, step) ·
+        batch_shape: pad to so many rows.
         """
-        rows = len(observations)
-        observation = self._observe(observations, instructions, batch_shape)
-        samples = self._sample(self.config.acting, observation, keys)
-        return self.transforms.commands(samples["action"][:rows])
+        answer = self.ask(self.config.acting, observations, instructions, keys, batch_shape=batch_shape)
+        assert answer.actions is not None
+        return answer.actions
 
-    @torch.inference_mode()
     def imagine(
         self,
         observations: Sequence[dict[str, Any]],
         instructions: Sequence[str],
-        keys: Sequence[tuple[int, ...]],
+        keys: Sequence[Key],
         batch_shape: int | None = None,
-    ) -> dict[str, np.ndarray]:
+    ) -> Frames:
         """Foreseen frames {camera: (B, F, H, W, 3) uint8}, denoised together with the actions of the same keys."""
-        if not self.can_imagine:
+        return self.ask("joint", observations, instructions, keys, batch_shape=batch_shape).frames
+
+    @torch.inference_mode()
+    def ask(
+        self,
+        query: str,
+        observations: Sequence[dict[str, Any]],
+        instructions: Sequence[str],
+        keys: Sequence[Key],
+        given: Given | None = None,
+        *,
+        guidance: float = 1.0,
+        batch_shape: int | None = None,
+    ) -> Answer:
+        """Answer one of `segments.QUERIES`; see `act` for the arguments, `sample.sample` for guidance.
+
+        Raises `UserError` where the policy cannot answer it, or `given` lacks what it observes.
+        """
+        given, rows = given or Given(), len(observations)
+        choose(query, QUERIES, "query")
+        if "future" in QUERIES[query] and not self.can_imagine:
             raise UserError(f"policy {self.config.name!r} foresees no frames; train a 'joint' preset for that")
-        rows = len(observations)
-        observation = self._observe(observations, instructions, batch_shape)
-        samples = self._sample("joint", observation, keys)
-        frames = self.transforms.unfuture(samples["future"][:rows], observation.now[:rows])
-        pixels = ((frames + 1) * 127.5).round().to(torch.uint8).cpu().numpy()
-        return {name: pixels[:, v] for v, name in enumerate(self.transforms.cameras)}
+        seen = observe(self.transforms, self.sentences, self.device, observations, instructions, batch_shape)
+        roles = roles_of(query, self.model.segments)
+        if "action" in roles and seen.state is None:
+            raise UserError(f"query {query!r} is about actions, and the observations have no state")
+        names = self.model.segments if guidance != 1 else roles
+        noise = {name: self._noise(name, keys, len(seen.images)) for name in names}
+        start = Start(roles, noise, self._given(roles, given, seen, query), given.shown)
+        found = sample(self.model, self.model.encode(seen), start, self.config.solver, guidance=guidance)
+        return self._answer(
+            {name: found[name][:rows] for name in start.moving()}, {k: v[:rows] for k, v in seen.now.items()}
+        )
 
-    def _sample(self, query: str, observation: Observation, keys: Sequence[tuple[int, ...]]) -> dict[str, Tensor]:
-        names = [name for name in self.model.segments if role_of(query, name) != Role.ABSENT]
-        drawn = {name: self._noise(name, keys, len(observation.images)) for name in names}
-        return sample(self.model, self.model.encode(observation), query, drawn)
+    def _given(self, roles: Mapping[str, Role], given: Given, seen: Observation, query: str) -> dict[str, Tensor]:
+        """Tokens of what is observed, wholly or in part."""
+        wanted = {name for name, role in roles.items() if role == Role.OBSERVE or role in PARTIAL}
+        has = {"action": given.actions is not None, "future": bool(given.future), "depth": bool(given.depth)}
+        if lacking := sorted(name for name in wanted if not has[name]):
+            raise UserError(f"query {query!r} observes {lacking}; give their values")
+        tokens = {}
+        if "action" in wanted:
+            tokens["action"] = self.transforms.action(self._tensor(given.actions))
+        if wanted - {"action"}:
+            future, depth = ({k: self._tensor(v) for k, v in d.items()} for d in (given.future, given.depth))
+            ahead = self.transforms.maps(future, depth)
+            tokens |= {k: self.transforms.ahead(k, ahead[k], seen.now[k]) for k in wanted - {"action"}}
+        return tokens
 
-    def _observe(
-        self, observations: Sequence[dict[str, Any]], instructions: Sequence[str], batch_shape: int | None
-    ) -> Observation:
-        if batch_shape is not None and len(observations) > batch_shape:
-            raise UserError(f"{len(observations)} observations do not fit the batch shape {batch_shape}")
-        pad = (batch_shape or len(observations)) - len(observations)
-        images = {c: self._frames(observations, c, pad) for c in self.transforms.cameras}
-        states = [np.asarray(o["state"], np.float32) for o in observations]
-        for i, values in enumerate(states):
-            if not np.isfinite(values).all():
-                raise UserError(f"state of observation {i} has NaN or infinite values: {values.tolist()}")
-        state = self._stack(states, pad, "state", 1)
-        sentence = self.sentences.inputs([*instructions, *[instructions[0]] * pad]).to(self.device)
-        return self.transforms.observe(self.transforms.frames(images), state, sentence)
+    def _answer(self, tokens: Mapping[str, Tensor], now: Maps) -> Answer:
+        transforms = self.transforms
+        pictures = {k: transforms.pictures(k, v, now[k]) for k, v in tokens.items() if k != "action"}
+        found: dict[str, Any] = {}
+        if "action" in tokens:
+            found["actions"] = transforms.commands(tokens["action"])
+        if "future" in pictures:
+            pixels = ((pictures["future"] + 1) * 127.5).round().to(torch.uint8)
+            found["frames"] = {c: pixels[:, v].cpu().numpy() for v, c in enumerate(transforms.cameras)}
+        if "depth" in pictures:
+            metres = transforms.metres(pictures["depth"])
+            found["depth"] = {c: metres[:, v].cpu().numpy() for v, c in enumerate(transforms.cameras)}
+        return Answer(**found)
 
-    def _frames(self, observations: Sequence[dict[str, Any]], camera: str, pad: int) -> Tensor:
-        missing = [i for i, o in enumerate(observations) if camera not in o["images"]]
-        if missing:
-            raise UserError(
-                f"observation {missing[0]} has cameras {sorted(observations[missing[0]]['images'])}, "
-                f"the policy needs {self.transforms.cameras}"
-            )
-        spec = self.embodiment.camera(camera)
-        frames = [np.asarray(o["images"][camera]) for o in observations]
-        for frame in frames:
-            if frame.shape[-3:] != (spec.height, spec.width, 3) or frame.dtype != np.uint8:
-                raise UserError(
-                    f"camera {camera!r} gave {frame.dtype} {frame.shape[-3:]}, the policy was trained on "
-                    f"uint8 {(spec.height, spec.width, 3)}"
-                )
-        return self._stack(frames, pad, f"camera {camera!r}", 3)
+    def _tensor(self, values: Any) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
 
-    def _stack(self, values: list[np.ndarray], pad: int, what: str, trailing: int) -> Tensor:
-        """Rows (B, T, ...) with a time axis of n_obs_steps, padded by repeating the first row."""
-        timed = [v if v.ndim == trailing + 1 else v[None] for v in values]
-        for v in timed:
-            if len(v) != self.n_obs_steps:
-                raise UserError(
-                    f"{what} has {len(v)} observation steps, the policy needs n_obs_steps={self.n_obs_steps}"
-                )
-        return torch.from_numpy(np.stack([*timed, *[timed[0]] * pad])).to(self.device)
-
-    def _noise(self, segment: str, keys: Sequence[tuple[int, ...]], rows: int) -> Tensor:
+    def _noise(self, segment: str, keys: Sequence[Key], rows: int) -> Tensor:
         """Standard normal (rows, L, C); row i depends on keys[i] and the segment's name only."""
         shape = (self.model.segments[segment].tokens, self.model.segments[segment].width)
         drawn = [np.random.default_rng(_seed(segment, key)).standard_normal(shape, dtype=np.float32) for key in keys]
@@ -148,5 +185,5 @@ class Policy:
         return torch.from_numpy(np.stack(drawn)).to(self.device)
 
 
-def _seed(segment: str, key: tuple[int, ...]) -> int:
+def _seed(segment: str, key: Key) -> int:
     return int.from_bytes(hashlib.sha256(f"{segment}:{key}".encode()).digest()[:8], "little")

@@ -1,66 +1,102 @@
 """The sampler: carry the denoised segments of a query from noise to data, beside what is observed."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from .config import SolverConfig
+from .denoiser import Denoiser, Encoding
 from .diffusion.path import PATHS, estimate
 from .diffusion.solve import Values, solve
 from .diffusion.times import time_grid
-from .model import Encoding, Model
-from .segments import PARTIAL, Role, Segment, role_of
+from .segments import PARTIAL, Role, Segment
+
+
+@dataclass(frozen=True)
+class Start:
+    """What sampling begins from.
+
+    roles {segment: role} of those that take part (`segments.roles_of`) · noise {segment: (B, L, C)}: normal, for
+    what is denoised or marginal · given {segment: (B, L, C)}: values of what is observed, wholly or in part · shown
+    {segment: (B, L) bool}: which tokens of a partly observed segment are; they come back unchanged, bit for bit.
+    """
+
+    roles: Mapping[str, Role]
+    noise: Mapping[str, Tensor]
+    given: Mapping[str, Tensor] = field(default_factory=dict)
+    shown: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def moving(self) -> list[str]:
+        """Segments that are denoised, wholly or in part."""
+        return [name for name, role in self.roles.items() if role == Role.DENOISE or role in PARTIAL]
+
+    def fixed(self) -> dict[str, Segment]:
+        """Segments that stay as they are: observed, or pure noise drawn once."""
+        segments = {}
+        for name, role in self.roles.items():
+            if role in (Role.OBSERVE, Role.MARGINAL):
+                segments[name] = _clean(self.given[name]) if role == Role.OBSERVE else _noise(self.noise[name])
+        return segments
+
+    def show(self, x: Values) -> Values:
+        """x with what is shown put in its place."""
+        shown = {name: mask for name, mask in self.shown.items() if self.roles[name] in PARTIAL}
+        return x | {name: torch.where(mask[..., None], self.given[name], x[name]) for name, mask in shown.items()}
 
 
 def sample(
-    model: Model,
-    encoding: Encoding,
-    query: str,
-    noise: Mapping[str, Tensor],
-    given: Mapping[str, Tensor] | None = None,
-    shown: Mapping[str, Tensor] | None = None,
+    model: Denoiser, encoding: Encoding, start: Start, solver: SolverConfig, *, guidance: float = 1.0
 ) -> dict[str, Tensor]:
-    """Every segment that takes part in the query, as clean tokens (B, L, C).
+    """Clean tokens (B, L, C) of every segment that is denoised or observed.
 
-    noise {segment: (B, L, C)}: standard normal, for what is denoised or marginal · given {segment: (B, L, C)}: the
-    values of what is observed, wholly or in part · shown {segment: (B, L) bool}: which tokens of a partly observed
-    segment are; they come back unchanged, bit for bit.
+    guidance: s of u + s (c - u), where u predicts a segment with all others as pure noise, which a network whose times
+    are independent knows for free (Bao et al. 2023, UniDiffuser, §3.3); 1 for none, which saves the evaluations of u.
     """
-    given, shown = given or {}, shown or {}
-    roles = {name: role for name in model.segments if (role := role_of(query, name)) != Role.ABSENT}
-    fixed = {
-        name: _fixed(role, noise, given, name) for name, role in roles.items() if role in (Role.OBSERVE, Role.MARGINAL)
-    }
-    moving = {name: shown[name] if role in PARTIAL else None for name, role in roles.items() if name not in fixed}
-    processes = {name: model.config.process(name) for name in moving}
-    paths = {name: PATHS[process.path] for name, process in processes.items()}
-
-    def show(x: Values) -> Values:
-        """x with what is shown put in its place."""
-        masks = {name: mask for name, mask in moving.items() if mask is not None}
-        return x | {name: torch.where(mask[..., None], given[name], x[name]) for name, mask in masks.items()}
+    paths = {name: PATHS[model.processes[name].path] for name in start.moving()}
+    fixed = start.fixed()
 
     def denoise(x: Values, t: dict[str, float], step: int) -> Values:
-        segments = dict(fixed)
-        for name, value in show(x).items():
-            clean = moving[name]
-            time = value.new_full((len(value), 1), t[name])
-            segments[name] = Segment(value.unsqueeze(1), time, None if clean is None else clean.unsqueeze(1))
-        predictions = model.denoise(segments, encoding)
-        return {
-            name: estimate(processes[name].target, paths[name], x[name], predictions[name].squeeze(1), t[name])[0]
-            for name in x
-        }
+        shown = start.show(x)
+        noisy = {name: _at(value, t[name], start.shown.get(name)) for name, value in shown.items()}
+        found = _estimates(model, {**fixed, **noisy}, encoding, x, t)
+        if guidance == 1:
+            return found
+        return {name: _guided(name, noisy[name], x, t) + guidance * found[name] for name in found}
 
-    solver = model.config.solver
+    def _guided(name: str, segment: Segment, x: Values, t: dict[str, float]) -> Tensor:
+        others = {other: _noise(start.noise[other]) for other in start.roles if other != name}
+        return (1 - guidance) * _estimates(model, {**others, name: segment}, encoding, {name: x[name]}, t)[name]
+
     grids = {name: time_grid(solver.grid, solver.steps, path) for name, path in paths.items()}
-    start = {name: float(path.sigma(grids[name][0])) * noise[name] for name, path in paths.items()}
-    found = show(solve(denoise, start, grids, paths, solver.rule))
-    return {name: found[name] if name in found else given[name] for name in roles if name in found or name in given}
+    first = {name: float(path.sigma(grids[name][0])) * start.noise[name] for name, path in paths.items()}
+    found = start.show(solve(denoise, first, grids, paths, solver.rule))
+    observed = {name: values for name, values in start.given.items() if start.roles[name] == Role.OBSERVE}
+    return found | observed
 
 
-def _fixed(role: Role, noise: Mapping[str, Tensor], given: Mapping[str, Tensor], name: str) -> Segment:
-    """A segment that stays as it is: observed, or pure noise drawn once."""
-    values = given[name] if role == Role.OBSERVE else noise[name]
-    time = values.new_full((len(values), 1), 0.0 if role == Role.OBSERVE else 1.0)
-    return Segment(values.unsqueeze(1), time, observed=role == Role.OBSERVE)
+def _estimates(
+    model: Denoiser, segments: dict[str, Segment], encoding: Encoding, x: Values, t: dict[str, float]
+) -> Values:
+    """x̂0 of every segment of x."""
+    predictions = model.denoise(segments, encoding)
+    found = {}
+    for name, value in x.items():
+        process = model.processes[name]
+        path = PATHS[process.path]
+        found[name] = estimate(process.target, path, value, predictions[name].squeeze(1), t[name])[0]
+    return found
+
+
+def _at(x: Tensor, t: float, shown: Tensor | None) -> Segment:
+    time = x.new_full((len(x), 1), t)
+    return Segment(x.unsqueeze(1), time, None if shown is None else shown.unsqueeze(1))
+
+
+def _clean(x: Tensor) -> Segment:
+    return Segment(x.unsqueeze(1), x.new_zeros(len(x), 1), observed=True)
+
+
+def _noise(x: Tensor) -> Segment:
+    return Segment(x.unsqueeze(1), x.new_ones(len(x), 1))

@@ -4,7 +4,7 @@ A query (policy, joint, video model, …) is a table of roles, not a function: o
 sampler serve them all.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -51,6 +51,9 @@ QUERIES: dict[str, dict[str, Role]] = {
 }
 """Roles by modality; one that is not named is absent."""
 
+DYNAMICS = ("forward_dynamics", "inverse_dynamics")
+"""Queries about what the robot did, exploration noise included, and not about what it should do."""
+
 MODALITIES = {"action": "action", "future": "future", "depth": "future"}
 """Segment → the modality whose role it takes: depth is foreseen wherever colour is."""
 
@@ -58,6 +61,11 @@ MODALITIES = {"action": "action", "future": "future", "depth": "future"}
 def role_of(query: str, segment: str) -> Role:
     """The role of a segment in a query."""
     return QUERIES[query].get(MODALITIES[segment], Role.ABSENT)
+
+
+def roles_of(query: str, segments: Iterable[str]) -> dict[str, Role]:
+    """The roles of the segments that take part in a query."""
+    return {name: role for name in segments if (role := role_of(query, name)) != Role.ABSENT}
 
 
 def learned(query: str, segment: str) -> bool:

@@ -66,10 +66,12 @@ def segment_shapes(config: ModelConfig, embodiment: Embodiment) -> dict[str, Sha
     """Every segment that can be denoised, in the order of the sequence."""
     folded = config.layout == "stacked"
     shapes = {"action": Shape(config.horizon, 1, 1, 1, embodiment.action_dim, folded)}
-    if config.can_imagine:
-        side = config.pixels // config.future_patch
-        grid = (len(config.future), len(embodiment.cameras), side, side)
-        shapes["future"] = Shape(*grid, 3 * config.future_patch**2, folded)
+    for name, channels in (("future", 3), ("depth", 1)) if config.depth else (("future", 3),):
+        if config.can_imagine:
+            patch = config.patch(name)
+            side = config.pixels // patch
+            grid = (len(config.future), len(embodiment.cameras), side, side)
+            shapes[name] = Shape(*grid, channels * patch**2, folded)
     return shapes
 
 

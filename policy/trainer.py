@@ -30,7 +30,7 @@ from .loss import Alignment, Losses, objective
 from .model import Model
 from .policy import Policy
 from .sentences import Sentences
-from .transforms import Transforms, fit_future_scale
+from .transforms import Transforms, fit_scales
 from .validate import looking, told, validation_loss
 
 Batches = tuple[Batch, ...]
@@ -197,6 +197,10 @@ def _check(store: Store, model: ModelConfig, config: TrainConfig) -> None:
     if config.align > 0 and model.layout == "stacked":
         raise UserError(f"train.align={config.align} shapes observation tokens, and layout 'stacked' has none; align=0")
     for camera in store.embodiment.cameras:
+        if model.depth and not camera.depth:
+            raise UserError(
+                f"model.depth={model.depth} needs depth, and camera {camera.name!r} of {store.path} has none"
+            )
         if camera.height != camera.width:
             raise UserError(f"camera {camera.name!r} is {camera.height} x {camera.width}; presets take square frames")
         if camera.height < model.pixels:
@@ -214,10 +218,10 @@ def _new_policy(mixture: Mixture, model: ModelConfig, device: str, *, aligned: b
     normalizers = fit_normalizers(mixture.acting, modes)
     data, embodiment = mixture.learn, mixture.embodiment
     sample = data.batch(np.linspace(0, len(data) - 1, min(256, len(data))).astype(int))
-    transforms = Transforms(model, embodiment, normalizers, fit_future_scale(model, embodiment, sample))
+    transforms = Transforms(model, embodiment, normalizers, fit_scales(model, embodiment, sample))
     sentences = Sentences.learn(list(mixture.instructions.values()), model.instruction)
     network = Model(model, embodiment, len(sentences.known))
-    network.center_on(transforms.frames(sample.images))
+    network.center_on(torch.cat(list(transforms.maps(sample.images, sample.depth).values()), dim=-1))
     return Policy(network, transforms, sentences, mixture.tasks, device)
 
 

@@ -1,5 +1,6 @@
 """From what the world gives (pixels, SI units) to what the network sees, and back. One set, for training and acting."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -16,24 +17,24 @@ from .config import ModelConfig
 from .shapes import Shape, beside_widths, segment_shapes
 from .tokens.images import resize, shift
 
+Maps = dict[str, Tensor]
+"""Foreseen segment → its pictures (B, V, T, H, W, C), in [-1, 1]: colours of 'future', depth of 'depth'."""
+
 
 @dataclass(frozen=True)
 class Observation:
     """Normalised observation.
 
-    images (B, V, T, H, W, 3) in [-1, 1] · state (B, T, S), None with video alone · sentence (B,) or (B, 384) ·
-    beside {segment: (B, L, C)}: the clean values that join a segment's channels.
+    images (B, V, T, H, W, 3, or 4 with depth) in [-1, 1] · state (B, T, S), None with video alone · sentence (B,) or
+    (B, 384) · beside {segment: (B, L, C)}: the clean values that join a segment's channels · now: present pictures
+    (B, V, 1, H, W, C) of each foreseen segment.
     """
 
     images: Tensor
     state: Tensor | None
     sentence: Tensor
     beside: dict[str, Tensor] = field(default_factory=dict)
-
-    @property
-    def now(self) -> Tensor:
-        """The present frames (B, V, H, W, 3)."""
-        return self.images[:, :, -1]
+    now: Maps = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -41,98 +42,125 @@ class Transforms:
     """Scaling, normalisation and patches of one checkpoint.
 
     normalizers: fitted ones for 'state' and 'action' (and 'privileged' where it is a training target) ·
-    future_scale: standard deviation of what the future segment holds, before scaling.
+    scales {foreseen segment: standard deviation of what it holds, before scaling}, 1 where it has none.
     """
 
     config: ModelConfig
     embodiment: Embodiment
     normalizers: dict[str, Normalizer]
-    future_scale: float = 1.0
+    scales: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def cameras(self) -> list[str]:
         return [c.name for c in self.embodiment.cameras]
-
-    def frames(self, images: dict[str, Tensor], offset: Tensor | None = None) -> Tensor:
-        """uint8 {camera: (B, T, H, W, 3)} to (B, V, T, H, W, 3) in [-1, 1], moved by offset (B, 2) pixels if given."""
-        missing = [c for c in self.cameras if c not in images]
-        if missing:
-            raise UserError(f"the observation has cameras {sorted(images)}, the policy also needs {missing}")
-        views = []
-        for name in self.cameras:
-            frames = images[name] if offset is None else shift(images[name], offset)
-            views.append(resize(frames.float() / 127.5 - 1, self.config.pixels))
-        return torch.stack(views, dim=1)
 
     @cached_property
     def shapes(self) -> dict[str, Shape]:
         """The segments that can be denoised."""
         return segment_shapes(self.config, self.embodiment)
 
-    def observation(self, batch: Batch, sentence: Tensor, offset: Tensor | None = None) -> Observation:
-        return self.observe(self.frames(batch.images, offset), batch.state, sentence)
+    @property
+    def foreseen(self) -> list[str]:
+        """The segments that are pictures."""
+        return [name for name in self.shapes if name != "action"]
+
+    def frames(self, images: Mapping[str, Tensor], offset: Tensor | None = None) -> Tensor:
+        """uint8 {camera: (B, T, H, W, 3)} to (B, V, T, H, W, 3) in [-1, 1], moved by offset (B, 2) pixels if given."""
+        return self._views(images, offset, "cameras", lambda x: x.float() / 127.5 - 1)
+
+    def distances(self, depth: Mapping[str, Tensor], offset: Tensor | None = None) -> Tensor:
+        """Depth {camera: (B, T, H, W)} [m] to (B, V, T, H, W, 1) in [-1, 1], where 1 is `depth` metres and more."""
+        far = self.config.depth
+        return self._views(depth, offset, "depth of", lambda x: 2 * x.float().clamp(0, far).unsqueeze(-1) / far - 1)
+
+    def metres(self, maps: Tensor) -> Tensor:
+        """The inverse of `distances`, but for what was clipped: (..., 1) to metres (...)."""
+        return (maps.squeeze(-1) + 1) * self.config.depth / 2
+
+    def _views(
+        self, images: Mapping[str, Tensor], offset: Tensor | None, what: str, scale: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        missing = [c for c in self.cameras if c not in images]
+        if missing:
+            raise UserError(f"the observation has {what} {sorted(images)}, the policy also needs {missing}")
+        views = []
+        for name in self.cameras:
+            pictures = scale(images[name])
+            views.append(resize(pictures if offset is None else shift(pictures, offset), self.config.pixels))
+        return torch.stack(views, dim=1)
+
+    def maps(self, images: Mapping[str, Tensor], depth: Mapping[str, Tensor], offset: Tensor | None = None) -> Maps:
+        """The pictures of each foreseen segment."""
+        found = {"future": self.frames(images, offset)}
+        return found | ({"depth": self.distances(depth, offset)} if self.config.depth else {})
 
     def observe(
-        self, images: Tensor, state: Tensor | None, sentence: Tensor, state_noise: Tensor | None = None
+        self, maps: Maps, state: Tensor | None, sentence: Tensor, state_noise: Tensor | None = None
     ) -> Observation:
-        """images (B, V, T, H, W, 3) in [-1, 1], state (B, T, S) in SI units; noise is added to the normalised state."""
+        """maps of the T observation steps; state (B, T, S) in SI units; noise is added to the normalised state."""
+        now = {name: maps[name][:, :, -1:] for name in self.foreseen}
         widths = beside_widths(self.config, self.embodiment)
-        beside = {"future": self._patches(images[:, :, -1:], repeat=True)} if "future" in widths else {}
-        if state is None:
-            return Observation(images, None, sentence, beside)
-        scaled = self.normalizers["state"].normalise(state)
-        scaled = scaled if state_noise is None else scaled + state_noise
-        if "action" in widths:
-            beside["action"] = rearrange(scaled, "b t s -> b 1 (t s)")
-        return Observation(images, scaled, sentence, beside)
+        beside = {name: self._patches(name, now[name], repeat=True) for name in widths if name != "action"}
+        scaled = None
+        if state is not None:
+            scaled = self.normalizers["state"].normalise(state)
+            scaled = scaled if state_noise is None else scaled + state_noise
+            if "action" in widths:
+                beside["action"] = rearrange(scaled, "b t s -> b 1 (t s)")
+        return Observation(torch.cat(list(maps.values()), dim=-1), scaled, sentence, beside, now)
 
-    def _patches(self, frames: Tensor, *, repeat: bool = False) -> Tensor:
-        """Frames (B, V, F, H, W, C) to tokens of the future segment; `repeat` gives the one frame to each step."""
-        p = self.config.future_patch
-        patches = rearrange(frames, "b v f (r p) (c q) d -> b f v r c (p q d)", p=p, q=p)
-        shape = self.shapes["future"]
+    def _patches(self, name: str, maps: Tensor, *, repeat: bool = False) -> Tensor:
+        """Pictures (B, V, F, H, W, C) to tokens of a segment; `repeat` gives the one picture to each step."""
+        p, shape = self.config.patch(name), self.shapes[name]
+        patches = rearrange(maps, "b v f (r p) (c q) d -> b f v r c (p q d)", p=p, q=p)
         if repeat and not shape.folded:
             patches = patches.expand(-1, shape.steps, -1, -1, -1, -1)
         return replace(shape, steps=patches.shape[1]).arrange(patches)
 
-    def future(self, frames: Tensor, now: Tensor) -> Tensor:
-        """Frames (B, V, F, H, W, 3) ahead of `now` (B, V, H, W, 3) as tokens (B, L, C)."""
-        values = frames - now.unsqueeze(2) if self.config.future_delta else frames
-        return self._patches(values / self.future_scale)
+    def ahead(self, name: str, maps: Tensor, now: Tensor) -> Tensor:
+        """Pictures (B, V, F, H, W, C) ahead of `now` (B, V, 1, H, W, C) as tokens (B, L, C) of a segment."""
+        values = maps - now if self.config.future_delta else maps
+        return self._patches(name, values / self.scales.get(name, 1.0))
 
-    def unfuture(self, tokens: Tensor, now: Tensor) -> Tensor:
-        """The inverse of `future`: (B, V, F, H, W, 3) in [-1, 1], clipped."""
-        p = self.config.future_patch
-        patches = self.shapes["future"].restore(tokens)
-        values = rearrange(patches, "b f v r c (p q d) -> b v f (r p) (c q) d", p=p, q=p) * self.future_scale
-        return (values + now.unsqueeze(2) if self.config.future_delta else values).clamp(-1, 1)
+    def pictures(self, name: str, tokens: Tensor, now: Tensor) -> Tensor:
+        """The inverse of `ahead`: (B, V, F, H, W, C) in [-1, 1], clipped."""
+        p = self.config.patch(name)
+        patches = self.shapes[name].restore(tokens)
+        values = rearrange(patches, "b f v r c (p q d) -> b v f (r p) (c q) d", p=p, q=p) * self.scales.get(name, 1.0)
+        return (values + now if self.config.future_delta else values).clamp(-1, 1)
 
-    def targets(self, batch: Batch, now: Tensor, offset: Tensor | None = None) -> dict[str, Tensor]:
-        """Clean tokens (B, L, C) of the segments that can be denoised: the actions and, if foreseen, the future."""
-        targets = {}
-        if batch.action is not None:
-            action = self.normalizers["action"].normalise(batch.action)
-            targets["action"] = self.shapes["action"].arrange(rearrange(action, "b k a -> b k 1 1 1 a"))
+    def action(self, action: Tensor) -> Tensor:
+        """Chunks (B, K, A) in the robot's units to tokens (B, L, C)."""
+        scaled = self.normalizers["action"].normalise(action)
+        return self.shapes["action"].arrange(rearrange(scaled, "b k a -> b k 1 1 1 a"))
+
+    def commands(self, tokens: Tensor) -> np.ndarray:
+        """The inverse of `action`, clipped to the robot's bounds."""
+        low, high = self.embodiment.action_low, self.embodiment.action_high
+        chunk = rearrange(self.shapes["action"].restore(tokens), "b k 1 1 1 a -> b k a")
+        return np.clip(self.normalizers["action"].unnormalise(chunk).cpu().numpy(), low, high)
+
+    def targets(self, batch: Batch, now: Maps, offset: Tensor | None = None) -> dict[str, Tensor]:
+        """Clean tokens (B, L, C) of the segments that can be denoised: the actions and what is foreseen."""
+        targets = {} if batch.action is None else {"action": self.action(batch.action)}
         if self.config.can_imagine and batch.future:
-            targets["future"] = self.future(self.frames(batch.future, offset), now)
+            ahead = self.maps(batch.future, batch.future_depth, offset)
+            targets |= {name: self.ahead(name, ahead[name], now[name]) for name in self.foreseen}
         return targets
 
     def keep(self, batch: Batch) -> dict[str, Tensor]:
         """Which entries of `targets` lie inside their episode: (B, L, 1 or C) bool."""
-        padded = {"action": batch.action_pad, "future": batch.future_pad if self.config.can_imagine else None}
+        padded = {"action": batch.action_pad} | dict.fromkeys(self.foreseen, batch.future_pad)
         return {name: self.shapes[name].spread(~pad) for name, pad in padded.items() if pad is not None}
 
-    def commands(self, action: Tensor) -> np.ndarray:
-        """Tokens of normalised actions (B, L, C) to chunks (B, K, A) in the robot's units, clipped to its bounds."""
-        low, high = self.embodiment.action_low, self.embodiment.action_high
-        chunk = rearrange(self.shapes["action"].restore(action), "b k 1 1 1 a -> b k a")
-        return np.clip(self.normalizers["action"].unnormalise(chunk).cpu().numpy(), low, high)
 
-
-def fit_future_scale(config: ModelConfig, embodiment: Embodiment, batch: Batch) -> float:
-    """Standard deviation of the future segment's values over a batch; 1 where nothing is foreseen."""
-    if not (config.can_imagine and batch.future):
-        return 1.0
+def fit_scales(config: ModelConfig, embodiment: Embodiment, batch: Batch) -> dict[str, float]:
+    """Standard deviation of what each foreseen segment holds, over a batch."""
     plain = Transforms(config, embodiment, {})
-    now = plain.frames(batch.images)[:, :, -1]
-    return max(float(plain.future(plain.frames(batch.future), now).std()), 1e-3)
+    if not (config.can_imagine and batch.future):
+        return {}
+    now = plain.maps(batch.images, batch.depth)
+    ahead = plain.maps(batch.future, batch.future_depth)
+    return {
+        name: max(float(plain.ahead(name, ahead[name], now[name][:, :, -1:]).std()), 1e-3) for name in plain.foreseen
+    }

@@ -15,9 +15,10 @@ from ...data.batch import fake_batch
 from ...data.normalize import Normalizer
 from ...envs.metaworld_tasks import EMBODIMENT
 from ...policy.config import ModelConfig
+from ...policy.denoiser import Encoding
 from ...policy.device import autocast, describe_machine, resolve_device, resolve_precision
 from ...policy.loss import objective
-from ...policy.model import Encoding, Model
+from ...policy.model import Model
 from ...policy.policy import Policy
 from ...policy.segments import Role, Segment, role_of
 from ...policy.sentences import Sentences

@@ -54,9 +54,9 @@ class ImageConfig:
 class ConvStem(nn.Module):
     """Normalised strided convolutions on pixels and their coordinates, with optional tokens of the whole frame."""
 
-    def __init__(self, config: ImageConfig, width: int, cells: int):
+    def __init__(self, config: ImageConfig, width: int, cells: int, channels: int = 3):
         super().__init__()
-        sizes = (5, *config.channels)  # three colours and the pixel's own two coordinates
+        sizes = (channels + 2, *config.channels)  # the frame's own and the pixel's two coordinates
         self.stages = nn.ModuleList(
             nn.Sequential(nn.Conv2d(a, b, 3, stride=2, padding=1), nn.GroupNorm(_groups(b), b), nn.SiLU())
             for a, b in pairwise(sizes)
@@ -69,7 +69,7 @@ class ConvStem(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (B, 3, H, W) in [-1, 1] → (B, L, D)."""
+        """x (B, channels, H, W) in [-1, 1] → (B, L, D)."""
         x = torch.cat([x, coordinates(x)], dim=1).contiguous(memory_format=torch.channels_last)
         before = x
         for stage in self.stages:
@@ -86,13 +86,13 @@ class ConvStem(nn.Module):
 class PatchStem(nn.Module):
     """Linear embedding of square patches (Dosovitskiy et al. 2021, ViT)."""
 
-    def __init__(self, config: ImageConfig, width: int, cells: int):
+    def __init__(self, config: ImageConfig, width: int, cells: int, channels: int = 3):
         super().__init__()
         self.patch = config.patch
-        self.project = nn.Linear(3 * config.patch**2, width)
+        self.project = nn.Linear(channels * config.patch**2, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (B, 3, H, W) in [-1, 1] → (B, L, D)."""
+        """x (B, channels, H, W) in [-1, 1] → (B, L, D)."""
         return self.project(rearrange(x, "b c (h p) (w q) -> b (h w) (p q c)", p=self.patch, q=self.patch))
 
 
@@ -127,9 +127,10 @@ def shift(frames: Tensor, offset: Tensor) -> Tensor:
 
 
 def resize(frames: Tensor, size: int) -> Tensor:
-    """Frames (..., H, W, 3) float to (..., size, size, 3), area-averaged when shrinking."""
+    """Frames (..., H, W, C) float to (..., size, size, C), area-averaged when shrinking."""
     if frames.shape[-3:-1] == (size, size):
         return frames
     lead = frames.shape[:-3]
     flat = rearrange(frames.reshape(-1, *frames.shape[-3:]), "b h w c -> b c h w")
-    return rearrange(F.interpolate(flat, (size, size), mode="area"), "b c h w -> b h w c").reshape(*lead, size, size, 3)
+    small = rearrange(F.interpolate(flat, (size, size), mode="area"), "b c h w -> b h w c")
+    return small.reshape(*lead, *small.shape[1:])

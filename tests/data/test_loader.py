@@ -137,8 +137,8 @@ def test_decoded_once_then_extended(store, robot, monkeypatch):
     longer = cached_frames(grown)
     assert decoded == [(27, 36)] * 2  # each camera's new steps alone
     assert not any(file.exists() for file in files.values())
-    for camera, frames in contents(longer).items():
-        np.testing.assert_array_equal(frames, read(grown, f"image/{camera}"))
+    for name, frames in contents(longer).items():
+        np.testing.assert_array_equal(frames, read(grown, name))
 
 
 def test_blocks_meet_where_the_copy_ends():
@@ -155,8 +155,8 @@ def test_another_store_at_the_same_path_is_decoded_anew(store, robot):
     with Store.create(store.path, robot, privileged=True) as other:
         for i, steps in enumerate(LENGTHS):
             other.append(fake_episode(robot, steps=steps, seed=100 + i, privileged=True))
-        for camera, frames in contents(cached_frames(other)).items():
-            np.testing.assert_array_equal(frames, other.read(f"image/{camera}"))
+        for name, frames in contents(cached_frames(other)).items():
+            np.testing.assert_array_equal(frames, other.read(name))
 
 
 def test_a_dataset_outlives_the_files_it_was_made_with(store, robot):
@@ -177,7 +177,7 @@ def test_where_the_store_is_read_only_the_users_cache_serves(store, tmp_path, mo
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
     files = cached_frames(store)
     assert all((tmp_path / "user" / "foreact") in file.parents for file in files.values())
-    np.testing.assert_array_equal(np.load(files["main"]), store.read("image/main"))
+    np.testing.assert_array_equal(np.load(files["image/main"]), store.read("image/main"))
 
 
 def test_where_nothing_can_be_written_frames_are_decoded_when_needed(store, monkeypatch, caplog):

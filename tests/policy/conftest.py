@@ -73,7 +73,9 @@ def make_policy(embodiment: Embodiment):
         for parameter in model.parameters():  # zero-initialised heads and gates would hide differences
             torch.nn.init.normal_(parameter, std=0.1)
         sentences = Sentences("table", ("go left", "go right"))
-        return Policy(model, Transforms(config, embodiment, normalizers, 0.5), sentences, ["toy/l", "toy/r"], "cpu")
+        return Policy(
+            model, Transforms(config, embodiment, normalizers, {"future": 0.5}), sentences, ["toy/l", "toy/r"], "cpu"
+        )
 
     return make
 

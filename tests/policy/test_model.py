@@ -41,7 +41,8 @@ def segments_of(policy, n: int = 2, b: int = 3) -> dict[str, Segment]:
 
 
 def observed(policy, batch):
-    return policy.transforms.observation(batch, torch.zeros(len(batch), dtype=torch.int64))
+    maps = policy.transforms.maps(batch.images, batch.depth)
+    return policy.transforms.observe(maps, batch.state, torch.zeros(len(batch), dtype=torch.int64))
 
 
 @pytest.mark.parametrize("positions", ["learned", "rotary"])

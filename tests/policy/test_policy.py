@@ -105,9 +105,9 @@ class TestBadObservations:
 
 class TestTransforms:
     def test_future_round_trip(self, policy):
-        now = torch.rand(2, 2, 32, 32, 3) * 2 - 1
+        now = torch.rand(2, 2, 1, 32, 32, 3) * 2 - 1
         ahead = torch.rand(2, 2, 2, 32, 32, 3) * 2 - 1
-        back = policy.transforms.unfuture(policy.transforms.future(ahead, now), now)
+        back = policy.transforms.pictures("future", policy.transforms.ahead("future", ahead, now), now)
         torch.testing.assert_close(back, ahead, atol=1e-5, rtol=0)
 
     def test_shift_moves_and_repeats_the_edge(self):

@@ -1,0 +1,201 @@
+"""`foreact imagine`: ask a checkpoint what comes, on stored or fresh episodes, and compare with what came."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from torch import Tensor
+
+from ..data.batch import Batch
+from ..data.dataset import Dataset
+from ..data.store import Store
+from ..data.windows import Windows
+from ..envs.errors import UserError, choose
+from ..policy import Policy
+from ..policy.known import KNOWN, known
+from ..policy.policy import Answer, Given
+from ..policy.segments import DYNAMICS, QUERIES, Role, role_of
+from .journal import write_json
+from .pictures import MOVING, Score
+from .storyboard import Look, write_storyboard
+
+ROWS = 16  # looks asked at once
+
+
+def imagine(
+    policy: Policy,
+    data: Store,
+    *,
+    queries: Sequence[str] | None = None,
+    episodes: Sequence[int] | None = None,
+    every: int = 4,
+    guidance: float = 1.0,
+    out: Path | str,
+    shown: int = 4,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Ask the queries at every so-manieth step of the episodes and write OUT/imagine.json and a video for each query.
+
+    queries: default those of the policy's training that foresee pictures or look back at actions. episodes: numbers in
+    the store, default the last 8. shown: episodes in the videos. Returns what imagine.json holds. `UserError` where
+    the policy does not fit the store, or was not trained on a query and does not know its roles.
+    """
+    queries = list(queries) if queries else _trained(policy)
+    for query in queries:
+        _check(policy, query)
+    lines = policy.embodiment.differences(data.embodiment)
+    if lines:
+        raise UserError(f"the checkpoint does not fit store {data.path}:\n  " + "\n  ".join(lines))
+    if episodes is None:
+        episodes = range(max(0, len(data) - 8), len(data))
+    dataset = Dataset(data, windows_of(policy), episodes=list(episodes))
+    rows = [rows for rows in _looks(dataset, policy, every) if len(rows)]
+    if not rows:
+        raise UserError(
+            f"no episode of {data.path} among {list(episodes)} is longer than {policy.config.future[-1]} steps"
+        )
+    out, results, sentences = Path(out), {}, list(data.instructions.values())
+    with Progress(disable=not progress) as bar:
+        for query in queries:
+            task = bar.add_task(query, total=sum(map(len, rows)))
+            score, boards = Score(), []
+            for number, looks in enumerate(rows):
+                board = []
+                for part in np.array_split(looks, -(-len(looks) // ROWS)):
+                    batch = dataset.batch(part)
+                    told = [sentences[i] for i in batch.task.tolist()]
+                    board += _ask(policy, batch, told, part, query, guidance, score)
+                    bar.advance(task, len(part))
+                if number < shown:
+                    boards.append(board)
+            results[query] = score.summary(_fields(policy))
+            if boards[0]:
+                write_storyboard(out / f"{query}.mp4", boards, title=query)
+    about = {"moving": f"a colour differs from the present by more than {MOVING:g} of its range"}
+    settings = {"episodes": list(map(int, episodes)), "every": every, "guidance": guidance}
+    found = {"queries": results, "ahead": list(policy.config.future), **about, **settings, "data": str(data.path)}
+    write_json(out / "imagine.json", found)
+    return found
+
+
+def _ask(
+    policy: Policy, batch: Batch, sentences: list[str], rows: np.ndarray, query: str, guidance: float, score: Score
+) -> list[Look]:
+    given, hidden = _given(policy, batch, query)
+    keys = [(0, int(row), 0) for row in rows]
+    answer = policy.ask(query, _observations(policy, batch), sentences, keys, given, guidance=guidance)
+    now, real = _pictures(policy, batch.images)[:, :, -1:], _pictures(policy, batch.future)
+    if answer.frames:
+        score.add_pictures(_stacked(policy, answer), real, now, hidden)
+    if answer.actions is not None:
+        wanted = batch.action_executed if query in DYNAMICS else batch.action
+        assert wanted is not None
+        score.add_actions(answer.actions, wanted)
+    shown = [_by_camera(policy, pictures) for pictures in (now, real)]
+    if not answer.frames:
+        return []
+    return [Look(shown[0][i], shown[1][i], {c: f[i, -1] for c, f in answer.frames.items()}) for i in range(len(rows))]
+
+
+def _by_camera(policy: Policy, pictures: Tensor) -> list[dict[str, np.ndarray]]:
+    """The last of each row's pictures (B, V, F, H, W, 3) in [0, 1], as uint8 by camera."""
+    last = (255 * pictures[:, :, -1]).round().byte().numpy()
+    return [{c: row[v] for v, c in enumerate(policy.transforms.cameras)} for row in last]
+
+
+def _observations(policy: Policy, batch: Batch) -> list[dict[str, Any]]:
+    found = []
+    for i in range(len(batch)):
+        pictures = {
+            kind: {c: v[i].numpy() for c, v in values.items()}
+            for kind, values in (("images", batch.images), ("depth", batch.depth))
+        }
+        found.append({**pictures, "state": None if batch.state is None else batch.state[i].numpy()})
+    return found
+
+
+def _given(policy: Policy, batch: Batch, query: str) -> tuple[Given, Tensor]:
+    """What the query observes, and the pixels (B, V, F, H, W) that it does not."""
+    config, views = policy.config, len(policy.transforms.cameras)
+    hidden = torch.ones(len(batch), views, len(config.future), config.pixels, config.pixels, dtype=torch.bool)
+    shown = {}
+    for name in policy.model.segments:
+        role = role_of(query, name)
+        if role in KNOWN:
+            generator = torch.Generator().manual_seed(0)
+            shape = policy.model.segments[name]
+            shown[name] = known(role, shape, torch.Size((len(batch), 1)), generator)[:, 0]
+            if name == "future":
+                cells = shape.restore(shown[name][..., None].expand(-1, -1, shape.width))[..., 0]
+                patch = config.patch(name)
+                cells = cells.repeat_interleave(patch, -2).repeat_interleave(patch, -1)
+                hidden = ~cells.transpose(1, 2)
+    executed = None if batch.action_executed is None else batch.action_executed.numpy()
+    future, depth = ({c: v.numpy() for c, v in d.items()} for d in (batch.future, batch.future_depth))
+    return Given(actions=executed, future=future, depth=depth, shown=shown), hidden
+
+
+def _pictures(policy: Policy, images: Mapping[str, Tensor]) -> Tensor:
+    """(B, V, T, H, W, 3) in [0, 1], at the policy's size."""
+    return (policy.transforms.frames(images) + 1) / 2
+
+
+def _stacked(policy: Policy, answer: Answer) -> Tensor:
+    return torch.from_numpy(np.stack([answer.frames[c] for c in policy.transforms.cameras], axis=1)).float() / 255
+
+
+def _looks(dataset: Dataset, policy: Policy, every: int) -> Iterator[np.ndarray]:
+    """Samples of each episode whose last foreseen frame lies inside it."""
+    last = policy.config.future[-1] if policy.config.future else policy.horizon
+    for episode in dict.fromkeys(dataset.episode.tolist()):
+        samples = np.flatnonzero(dataset.episode == episode)
+        yield samples[: max(0, len(samples) - last)][::every]
+
+
+def windows_of(policy: Policy) -> Windows:
+    """The windows that the policy was trained on."""
+    config = policy.config
+    return Windows(n_obs_steps=config.n_obs_steps, horizon=config.horizon, future=config.future)
+
+
+def _fields(policy: Policy) -> list[tuple[str, slice]]:
+    """Where each field of the action lies."""
+    found, start = [], 0
+    for f in policy.embodiment.action:
+        found.append((f.name, slice(start, start + f.size)))
+        start += f.size
+    return found
+
+
+def _trained(policy: Policy) -> list[str]:
+    return [q for q in policy.config.draws if "future" in QUERIES[q]] or [policy.config.acting]
+
+
+def _check(policy: Policy, query: str) -> None:
+    """An untrained query is answered where times are independent: then every role of a whole segment was seen."""
+    choose(query, QUERIES, "query")
+    whole = all(role in (Role.OBSERVE, Role.DENOISE) for role in QUERIES[query].values())
+    free = policy.config.times == "independent" and policy.config.coupling == "full" and "joint" in policy.config.draws
+    if query not in policy.config.draws and not (whole and free and len(QUERIES[query]) == 2):
+        raise UserError(
+            f"policy {policy.config.name!r} was trained on {', '.join(policy.config.draws)} and not on {query!r}; "
+            f"train with model.draws.{query}=1"
+        )
+
+
+def show(found: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print the numbers of each query beside the copied present picture's."""
+    title = f"foreseen {'/'.join(map(str, found['ahead']))} steps ahead, {len(found['episodes'])} episodes"
+    table = Table("query", title=title)
+    for name in ("PSNR [dB]", "copy", "moving pixels", "copy", "SSIM", "copy", "action R2"):
+        table.add_column(name, justify="right")
+    for query, row in found["queries"].items():
+        names = ("psnr", "psnr_copy", "psnr_moving", "psnr_moving_copy", "ssim", "ssim_copy")
+        numbers = [f"{row[n]:.2f}" if n in row else "" for n in names]
+        table.add_row(query, *numbers, "\n".join(f"{k} {v:.3f}" for k, v in row.get("r2", {}).items() if v is not None))
+    (console or Console()).print(table, f"moving: {found['moving']}")

@@ -1,0 +1,62 @@
+"""Record fresh episodes of a task with a checkpoint's cameras, driven by the expert or by the checkpoint itself."""
+
+import dataclasses
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import envs
+from ..data.demonstrate import Noise, demonstrate
+from ..data.store import Store
+from ..envs.errors import choose
+from ..policy import Policy
+
+HOLD = 16  # steps after success: the last foreseen frames are then real as well
+
+
+def record(policy: Policy, task: str, episodes: int, path: Path, *, driver: str = "policy", seed: int = 1000) -> Store:
+    """Episodes from seed, seed + 1, … in a new store at `path`. driver: 'policy' or 'expert'. Failures stay in."""
+    choose(driver, ("policy", "expert"), "driver")
+    cameras = policy.embodiment.cameras
+    env = envs.make(envs.resolve(task), cameras=cameras)
+    try:
+        with Store.create(path, env.embodiment, privileged=False) as store:
+            for i in range(seed, seed + episodes):
+                act = Driver(policy, env.task.instruction, i) if driver == "policy" else None
+                options: dict[str, Any] = {"noise": Noise(std=0.0), "hold": HOLD, "keep_failures": True}
+                episode = demonstrate(env, i, act=act, source=driver, **options)
+                assert episode is not None
+                store.append(dataclasses.replace(episode, privileged=None))
+    finally:
+        env.close()
+    return Store.open(path)
+
+
+class Driver:
+    """A policy as a function of one observation: looks every `n_action_steps`, executes its chunk in between."""
+
+    def __init__(self, policy: Policy, instruction: str, seed: int):
+        self.policy, self.instruction, self.seed = policy, instruction, seed
+        self.history: deque[dict[str, Any]] = deque(maxlen=policy.n_obs_steps)
+        self.step = 0
+
+    def __call__(self, observation: dict[str, Any]) -> np.ndarray:
+        while len(self.history) < self.policy.n_obs_steps - 1:
+            self.history.append(observation)
+        self.history.append(observation)
+        place = self.step % self.policy.n_action_steps
+        if place == 0:
+            key = (self.seed, self.step)
+            self.chunk = self.policy.act([_stack(list(self.history))], [self.instruction], [key])[0]
+        self.step += 1
+        return self.chunk[place]
+
+
+def _stack(history: list[dict[str, Any]]) -> dict[str, Any]:
+    stacked: dict[str, Any] = {"state": np.stack([o["state"] for o in history])}
+    for kind in ("images", "depth"):
+        if kind in history[0]:
+            stacked[kind] = {c: np.stack([o[kind][c] for o in history]) for c in history[0][kind]}
+    return stacked

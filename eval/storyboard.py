@@ -1,0 +1,55 @@
+"""A video grid of foresight: for each episode the present, what really came and what was foreseen, moving together."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..data.video import write_video
+from .film import label
+
+Pictures = dict[str, np.ndarray]  # {camera: (H, W, 3) u8}
+SIZE = 160  # side of a panel [pixels]
+FPS = 10
+HOLD = 8  # pictures that stay at the end of the longest episode
+
+
+@dataclass(frozen=True)
+class Look:
+    """Pictures {camera: (H, W, 3) u8} of now, and of the last foreseen step as it came and as it was foreseen."""
+
+    now: Pictures
+    real: Pictures
+    foreseen: Pictures
+
+
+def write_storyboard(path: Path, episodes: Sequence[Sequence[Look]], *, title: str) -> Path:
+    """Write an MP4 with a row for each episode and camera, and a PNG of its middle beside it.
+
+    All episodes run side by side; a short one stays at its last look.
+    """
+    frames = list(_frames(episodes, title))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(frames[len(frames) // 2]).save(path.with_suffix(".png"))
+    return write_video(path, iter([*frames, *[frames[-1]] * HOLD]), FPS)
+
+
+def _frames(episodes: Sequence[Sequence[Look]], title: str) -> Iterator[np.ndarray]:
+    for i in range(max(len(looks) for looks in episodes)):
+        rows = [row for looks in episodes for row in _rows(looks[min(i, len(looks) - 1)])]
+        names = ("now", "what came", "foreseen", "difference")
+        head = np.concatenate([label(name, SIZE) for name in names], axis=1)
+        yield np.concatenate([label(title, head.shape[1]), head, *rows])
+
+
+def _rows(look: Look) -> Iterator[np.ndarray]:
+    for camera, now in look.now.items():
+        real, foreseen = look.real[camera], look.foreseen[camera]
+        error = np.abs(real.astype(int) - foreseen).astype(np.uint8)
+        yield np.concatenate([_panel(p) for p in (now, real, foreseen, error)], axis=1)
+
+
+def _panel(picture: np.ndarray) -> np.ndarray:
+    return np.asarray(Image.fromarray(picture).resize((SIZE, SIZE), Image.Resampling.NEAREST))

@@ -1,0 +1,149 @@
+"""The denoiser: segments embedded as tokens, the backbone, and one head for each segment. It knows no robot."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .config import Process
+from .diffusion.path import PATHS, input_scale
+from .nn.backbone import Backbone, BackboneConfig, Context
+from .nn.rope import rotary_table
+from .segments import Segment, allowed
+from .shapes import Shape
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """An observation as the denoised stream meets it.
+
+    context: its clean tokens, encoded once · beside {segment: (B, L, C)}: clean values that join a segment's channels ·
+    condition (B, D) or None: what joins the embedded time.
+    """
+
+    context: Context
+    beside: dict[str, Tensor]
+    condition: Tensor | None = None
+
+    def __getitem__(self, rows: slice) -> "Encoding":
+        """The encoding of some samples of the batch."""
+        beside = {name: values[rows] for name, values in self.beside.items()}
+        return Encoding(self.context[rows], beside, None if self.condition is None else self.condition[rows])
+
+
+class Denoiser(nn.Module):
+    """Noisy segments and what is observed → a prediction for each segment that is there.
+
+    segments: every segment that can take part, in the order of the sequence · processes: how each is noised · coupling:
+    who sees whom · beside: clean channels that join a segment's · places: positions (L, 3) of a segment's tokens ·
+    own_final: a final modulation for each segment. Letters: B batch, N noise draws, L tokens, D width, C channels.
+    """
+
+    def __init__(
+        self,
+        backbone: BackboneConfig,
+        segments: Mapping[str, Shape],
+        processes: Mapping[str, Process],
+        *,
+        coupling: str = "full",
+        beside: Mapping[str, int] | None = None,
+        places: Mapping[str, Tensor] | None = None,
+        own_final: bool = False,
+    ):
+        super().__init__()
+        d, beside = backbone.width, beside or {}
+        self.segments, self.processes = dict(segments), dict(processes)
+        self.coupling, self.own_final = coupling, own_final
+        self.places = dict(places) if places else {k: s.positions(range(s.steps), 1.0) for k, s in segments.items()}
+        self.backbone = Backbone(backbone, len(self.segments) if own_final else 1)
+        self.position = nn.ParameterDict({k: self._positions(k) for k in self.segments})
+        self.embed = nn.ModuleDict({k: nn.Linear(s.width + beside.get(k, 0), d) for k, s in self.segments.items()})
+        self.head = nn.ModuleDict({k: nn.Linear(d, s.width) for k, s in self.segments.items()})
+        for head in self.head.values():
+            nn.init.zeros_(head.weight)  # type: ignore[arg-type]
+            nn.init.zeros_(head.bias)  # type: ignore[arg-type]
+
+    def denoise(self, segments: dict[str, Segment], encoding: Encoding) -> dict[str, Float[Tensor, "b n l c"]]:
+        """Predict each present segment's target from its noisy values."""
+        segments = {name: segments[name] for name in self.segments if name in segments}  # one order
+        tokens = []
+        for name, segment in segments.items():
+            x = self._input(name, segment)
+            if name in encoding.beside:
+                x = torch.cat([x, encoding.beside[name].unsqueeze(1).expand(-1, x.shape[1], -1, -1)], dim=-1)
+            tokens.append(self.embed[name](x) + self.position[name])
+        rows, selector = self._modulation(segments, encoding.condition)
+        where = [self.places[name] for name in segments]
+        hidden = self.backbone.denoise(
+            torch.cat(tokens, dim=2),
+            rows,
+            encoding.context,
+            selector=selector,
+            rotary=self.rotary(where, tokens[0]),
+            mask=self._mask(segments, encoding.context.tokens),
+        )
+        lengths = [s.x.shape[2] for s in segments.values()]
+        chosen = [None] * len(lengths) if selector is None else selector.split(lengths, dim=2)
+        kinds = [list(self.segments).index(name) if self.own_final else 0 for name in segments]
+        return {
+            name: self.head[name](self.backbone.finish(part, rows, which, kind))
+            for name, part, which, kind in zip(segments, hidden.split(lengths, dim=2), chosen, kinds, strict=True)
+        }
+
+    def _input(self, name: str, segment: Segment) -> Tensor:
+        """The segment's values as the network takes them: scaled to unit variance for EDM (its c_in)."""
+        process = self.processes[name]
+        t = segment.t[..., None].expand(segment.x.shape[:3])
+        if segment.clean is not None:
+            t = t.masked_fill(segment.clean, 0)
+        scale = input_scale(process.target, PATHS[process.path], t)
+        return segment.x if process.target != "edm" else segment.x * torch.as_tensor(scale)[..., None]
+
+    def _modulation(self, segments: dict[str, Segment], condition: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Rows of the distinct times (one for each segment, and 0 if a token is clean), and who has which."""
+        times = [PATHS[self.processes[name].path].clamp(s.t) for name, s in segments.items()]
+        if any(s.clean is not None for s in segments.values()):
+            times.append(torch.zeros_like(times[0]))
+        joined = None if condition is None else condition[:, None, None]
+        rows = self.backbone.modulation(torch.stack(times, dim=-1), joined)  # (B, N, G, R, D)
+        if len(times) == 1:
+            return rows, None
+        one_hot = torch.eye(len(times), device=rows.device, dtype=rows.dtype)
+        columns = [
+            one_hot[i].expand(*s.x.shape[:3], -1)
+            if s.clean is None
+            else torch.where(s.clean[..., None], one_hot[-1], one_hot[i])
+            for i, s in enumerate(segments.values())
+        ]
+        return rows, torch.cat(columns, dim=2)
+
+    def _mask(self, segments: dict[str, Segment], context: Tensor) -> Tensor | None:
+        tokens = [(name, s.observed) for name, s in segments.items() for _ in range(s.x.shape[2])]
+        table = allowed(tokens, self.coupling)
+        if table is None:
+            return None
+        seen = torch.ones(len(tokens), context.shape[1], dtype=torch.bool)
+        return torch.cat([seen, table], dim=1).to(context.device)
+
+    def _positions(self, name: str) -> nn.Parameter:
+        """What is added to a segment's tokens (L, D): learned, or sines and cosines of where they stand."""
+        config = self.backbone.config
+        if config.positions != "sincos":
+            return normal(self.segments[name].tokens, config.width)
+        table = rotary_table(self.places[name], config.width, base=1e4)
+        return nn.Parameter(rearrange(table, "two l d -> l (two d)"), requires_grad=False)
+
+    def rotary(self, positions: list[Tensor], like: Tensor) -> Tensor | None:
+        """The table that turns keys and queries, or None where positions are only added."""
+        backbone = self.backbone.config
+        if backbone.positions != "rotary":
+            return None
+        return rotary_table(torch.cat(positions).to(like.device), backbone.width // backbone.heads)
+
+
+def normal(tokens: int, width: int) -> nn.Parameter:
+    """Learned positions (L, D) of a transformer."""
+    return nn.Parameter(0.02 * torch.randn(tokens, width))
