@@ -70,15 +70,22 @@ def train(config: Mapping[str, Any], *, dry_run: bool = False) -> None:
     from .policy import train as run
     from .policy.config import build
     from .policy.describe import describe
+    from .policy.latents import TokenizerConfig
 
-    model = build(ModelConfig, config["model"], "model")
+    is_tokenizer = "autoencoder" in config["model"]
+    model = build(TokenizerConfig if is_tokenizer else ModelConfig, config["model"], "model")
+    out = config["out"] or (f"{config['data']}.tokenizer" if is_tokenizer else None)
     settings = build(TrainConfig, {f.name: config[f.name] for f in fields(TrainConfig)}, "train")
-    if dry_run:
+    if dry_run and isinstance(model, ModelConfig):
         say(describe(model, config["data"], settings))
         return
+    if out is None:
+        raise UserError("foreact train needs out=; see: foreact train --help")
     evaluate = _rollouts(config) if settings.rollout_every else None
-    folder = run(config["data"], model, settings, config["out"], command=command_line(), evaluate=evaluate)
-    say(f"{folder}: trained for {settings.steps} steps. Next: foreact eval checkpoint={folder}")
+    options = {"tokenizer": config["tokenizer"], "command": command_line(), "evaluate": evaluate}
+    folder = run(config["data"], model, settings, out, **options)
+    after = f"foreact train … tokenizer={folder}" if is_tokenizer else f"foreact eval checkpoint={folder}"
+    say(f"{folder}: trained for {settings.steps} steps. Next: {after}")
 
 
 def _rollouts(config: Mapping[str, Any]) -> Callable[..., dict[str, float]]:

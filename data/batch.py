@@ -14,7 +14,8 @@ class Batch:
     """B samples. T observation steps (the last is now), F future frames, K chunk actions.
 
     images {camera: (B, T, H, W, 3) uint8} · future {camera: (B, F, H, W, 3) uint8} · depth {camera: (B, T, H, W)
-    float32, m} and future_depth where the embodiment has it · state (B, T, S) ·
+    float32, m} and future_depth where the embodiment has it · latents {camera: (B, 1 + F, h, w, C) float16} of the
+    present frame and the future ones where a tokenizer made them · state (B, T, S) ·
     action, action_executed (B, K, A) · privileged (B, P) at the present step, training targets only ·
     task (B,) index into the dataset's task list · step (B,) position inside the episode ·
     *_pad: True where a window reaches beyond its episode and repeats the edge.
@@ -32,6 +33,7 @@ class Batch:
     future: dict[str, Tensor] = field(default_factory=dict)
     depth: dict[str, Tensor] = field(default_factory=dict)
     future_depth: dict[str, Tensor] = field(default_factory=dict)
+    latents: dict[str, Tensor] = field(default_factory=dict)
     future_pad: Tensor | None = None
     privileged: Tensor | None = None
 

@@ -47,9 +47,15 @@ def cached_frames(store: Store) -> dict[str, Path] | None:
 
 def _folders(store: Store) -> list[Path]:
     path = store.path.resolve()
+    return [path.with_name(f"{path.name}.cache"), user_folder(store)]
+
+
+def user_folder(store: Store) -> Path:
+    """Where the user's cache keeps what belongs to this store."""
+    path = store.path.resolve()
     user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     short = hashlib.sha256(str(path).encode()).hexdigest()[:12]
-    return [path.with_name(f"{path.name}.cache"), user / "foreact" / f"{path.name}-{short}"]
+    return user / "foreact" / f"{path.name}-{short}"
 
 
 def _build(store: Store, folder: Path) -> dict[str, Path]:

@@ -1,6 +1,7 @@
 """Samples of a store, gathered into batches fast, and the split into training and validation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from ..envs.errors import UserError, choose
 from .batch import Batch
 from .cache import cached_frames
 from .store import Store
-from .windows import Windows, rows_of
+from .windows import WindowIndex, Windows, rows_of
 
 
 class Dataset:
@@ -19,7 +20,7 @@ class Dataset:
     cache: 'memmap' reads frames from decoded files that all processes share (cache.py), 'none' decodes them
     from zarr for each batch. Small arrays are held in memory. Sample i is row `rows[i]` of the store.
     actions: False leaves out state and actions, as where the store has none. tasks: what a batch's task numbers
-    count, by default the store's own tasks.
+    count, by default the store's own tasks. latents {camera: .npy file (N, h, w, C)}: of the present and future frames.
     A copy in another process maps the same files or opens the store by its path; frames are never sent.
     """
 
@@ -32,6 +33,7 @@ class Dataset:
         cache: str = "memmap",
         actions: bool = True,
         tasks: Sequence[str] | None = None,
+        latents: Mapping[str, Path] | None = None,
     ):
         choose(cache, ("memmap", "none"), "frame cache")
         self.path = store.path
@@ -51,6 +53,7 @@ class Dataset:
         names = ("state", "action", "action_executed", *(("privileged",) if store.has_privileged else ()))
         self._small = {name: torch.from_numpy(store.read(name)) for name in names if self.has_actions}
         self._files = cached_frames(store) if cache == "memmap" else None
+        self._latents = dict(latents or {})
         self._depth = [c.name for c in store.embodiment.cameras if c.depth]
         self._open(store)
 
@@ -87,6 +90,7 @@ class Dataset:
             future={name: self._frames(f"image/{name}", at.future) for name in cameras if has_future},
             depth={name: self._frames(f"depth/{name}", at.obs) for name in self._depth},
             future_depth={name: self._frames(f"depth/{name}", at.future) for name in self._depth if has_future},
+            latents={name: self._frames(f"latent/{name}", _now_and_ahead(at)) for name in self._latents},
             state=self._values("state", at.obs),
             action=self._values("action", at.action),
             action_executed=self._values("action_executed", at.action),
@@ -113,11 +117,12 @@ class Dataset:
             # another process has replaced them: the store grew, and its first rows are still ours
             self._files = cached_frames(Store.open(self.path))
         self._store = None if self._files else store or Store.open(self.path)
-        self._maps = {name: np.load(file, mmap_mode="r") for name, file in (self._files or {}).items()}
+        files = (self._files or {}) | {f"latent/{name}": file for name, file in self._latents.items()}
+        self._maps = {name: np.load(file, mmap_mode="r") for name, file in files.items()}
 
     def _frames(self, name: str, index: np.ndarray) -> torch.Tensor:
         """Pictures (B, T, ...) of an array of the store, at its rows `index` (B, T)."""
-        if self._store is not None:
+        if self._store is not None and name not in self._maps:
             unique, where = np.unique(index, return_inverse=True)
             frames = torch.from_numpy(self._store.read(name, unique))
             return frames[torch.from_numpy(where.reshape(index.shape))]
@@ -126,6 +131,11 @@ class Dataset:
         # one copy a frame, straight into the tensor; 'raise' would copy twice, and the index is in range
         np.take(decoded, index, axis=0, out=out.numpy(), mode="clip")
         return out
+
+
+def _now_and_ahead(at: WindowIndex) -> np.ndarray:
+    """Rows (B, 1 + F) of the present frame and the future ones."""
+    return np.concatenate([at.obs[:, -1:], at.future], axis=1)
 
 
 def split_episodes(

@@ -1,7 +1,7 @@
 """Several stores in one training: which episodes of each, with actions or without, and their shares of a batch."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,11 +74,20 @@ class Mixture:
 
     The first source with actions says what the robot is; the others must fit it. Episodes are held out from those that
     no source uses where there are any, or else a share `held_out` of the used ones. acting: the stores with actions,
-    and the episodes of each that are learned from.
+    and the episodes of each that are learned from. latents: a function of a store, as the dataset's `latents`.
     """
 
-    def __init__(self, data: Any, windows: Windows, *, held_out: float, seed: int):
+    def __init__(
+        self,
+        data: Any,
+        windows: Windows,
+        *,
+        held_out: float,
+        seed: int,
+        latents: Callable[[Store], dict[str, Path]] | None = None,
+    ):
         self.sources = sources_of(data)
+        self._latents = latents or (lambda store: {})
         with contextlib.ExitStack() as opened:
             stores = [opened.enter_context(Store.open(source.path)) for source in self.sources]
             self._read(stores, windows, held_out, seed)
@@ -107,9 +116,13 @@ class Mixture:
                 else:
                     episodes, held[i] = split_episodes(store, held_out, seed, episodes)
                 self.acting.append((store, episodes))
-            self.datasets.append(Dataset(store, windows, episodes=episodes, actions=source.actions, tasks=self.tasks))
-        self.held_out = Dataset(self.main, windows, episodes=held[acting[0]], tasks=self.tasks)
+            self.datasets.append(self._dataset(store, windows, episodes, source.actions))
+        self.held_out = self._dataset(self.main, windows, held[acting[0]], True)
         self.learn = self.datasets[acting[0]]
+
+    def _dataset(self, store: Store, windows: Windows, episodes: np.ndarray, actions: bool) -> Dataset:
+        options: dict[str, Any] = {"tasks": self.tasks, "latents": self._latents(store)}
+        return Dataset(store, windows, episodes=episodes, actions=actions, **options)
 
     @property
     def embodiment(self) -> Embodiment:

@@ -2,8 +2,8 @@
 
 from .checkpoint import load_policy
 from .config import ModelConfig
+from .fitting import TrainConfig
 from .policy import Policy
 from .train import train
-from .trainer import TrainConfig
 
 __all__ = ["ModelConfig", "Policy", "TrainConfig", "load_policy", "train"]

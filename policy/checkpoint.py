@@ -8,6 +8,7 @@ RUN/checkpoints/00000650/         policy.json, normalizers.json, model.safetenso
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,16 +32,17 @@ FORMAT_VERSION = 1
 KEPT = 2  # older checkpoints are removed: the one before the newest stays, in case the newest is damaged by others
 
 
-def write_checkpoint(run: Path, step: int, policy: Policy, training: dict[str, Any]) -> Path:
+def write_checkpoint(run: Path, step: int, write: Callable[[Path], None], training: dict[str, Any]) -> Path:
     """Write RUN/checkpoints/<step> and then point `latest` at it.
 
-    training: {"tensors": {group: {name: tensor}}, "state": JSON-ready values}.
+    write: puts the product of the training into a folder · training: {"tensors": {group: {name: tensor}}, "state":
+    JSON-ready values}.
     """
     root = run / "checkpoints"
     folder, draft = root / f"{step:08d}", root / f".draft-{step:08d}"
     shutil.rmtree(draft, ignore_errors=True)
     (draft / "training").mkdir(parents=True)
-    _write_policy(draft, policy)
+    write(draft)
     for group, tensors in training["tensors"].items():
         save_file({k: v.contiguous() for k, v in tensors.items()}, draft / "training" / f"{group}.safetensors")
     _write_json(draft / "training" / "state.json", training["state"])
@@ -54,7 +56,8 @@ def write_checkpoint(run: Path, step: int, policy: Policy, training: dict[str, A
     return folder
 
 
-def _write_policy(folder: Path, policy: Policy) -> None:
+def write_policy(folder: Path, policy: Policy) -> None:
+    """Write what acts."""
     tensors = {f"model.{k}": v.contiguous() for k, v in policy.model.state_dict().items()}
     if policy.sentences.vectors is not None:
         tensors["sentences"] = policy.sentences.vectors
@@ -79,7 +82,7 @@ def _write_json(path: Path, value: Any) -> None:
 def find_checkpoint(path: Path | str) -> Path:
     """The checkpoint folder at `path`: itself, or the newest of the run at `path`."""
     path = Path(path)
-    if (path / "policy.json").is_file():
+    if any((path / name).is_file() for name in ("policy.json", "tokenizer.json")):
         return path
     pointer = path / "checkpoints" / "latest"
     if pointer.is_file():
@@ -109,12 +112,15 @@ def load_policy(path: Path | str, device: str = "auto") -> Policy:
         about["scales"]
         if "scales" in about
         else {"future": about["future_scale"]},  # as written before depth was foreseen
+        model.tokenizer,
     )
     return Policy(model, transforms, sentences, about["tasks"], resolve_device(device))
 
 
 def read_about(folder: Path) -> dict[str, Any]:
     """The checkpoint's policy.json, with its version checked."""
+    if (folder / "tokenizer.json").is_file():
+        raise UserError(f"{folder} holds a tokenizer, not a policy; train one with tokenizer={folder}")
     try:
         about = json.loads((folder / "policy.json").read_text())
     except (OSError, ValueError) as error:

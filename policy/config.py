@@ -14,6 +14,7 @@ from .diffusion.times import GRIDS, TIMES
 from .nn.backbone import BackboneConfig
 from .segments import COUPLINGS, PARTIAL, QUERIES
 from .tokens.images import ImageConfig
+from .tokens.kl import KLConfig
 
 T = TypeVar("T")
 
@@ -76,6 +77,7 @@ class ModelConfig:
     that stand still.
     future: steps ahead of the foreseen frames, empty for none. future_delta: foresee the difference to the present
     frame. stack_now: put the present frame's pixels on the channels of the foreseen ones.
+    latent: foresee the latents of a tokenizer of these sizes; future_patch then counts latent cells.
     depth: see and foresee depth as well, from 0 to so many metres (what is farther counts as that far); 0 for none.
     layout: 'tokens' gives each frame and action tokens of its own, and the observation a clean context that is encoded
     once; 'stacked' is PAD's: steps lie on channels, the present frame and state beside them, and the instruction joins
@@ -97,6 +99,7 @@ class ModelConfig:
     future_patch: int = 16
     future_delta: bool = True
     stack_now: bool = True
+    latent: KLConfig | None = None
     depth: float = 0.0
     depth_patch: int = 16
     action_process: Process = field(default_factory=Process)
@@ -130,9 +133,9 @@ class ModelConfig:
             self._check_query(query)
         if any(step < 1 for step in self.future):
             raise UserError(f"future frames start at least one step ahead, got future={list(self.future)}")
-        for patch in (self.future_patch, self.depth_patch) if self.depth else (self.future_patch,):
-            if self.pixels % patch:
-                raise UserError(f"{self.pixels} pixels do not divide into patches of {patch}")
+        for name in ("future", "depth") if self.depth else ("future",):
+            if self.side(name) % self.patch(name):
+                raise UserError(f"{name}: {self.side(name)} cells do not divide into patches of {self.patch(name)}")
         self.image.grid(self.pixels, self.pixels)
 
     def _check_query(self, query: str) -> None:
@@ -156,7 +159,17 @@ class ModelConfig:
 
     def patch(self, segment: str) -> int:
         """Side of a patch of a foreseen segment."""
-        return self.depth_patch if segment == "depth" else self.future_patch
+        return (
+            self.depth_patch if segment == "depth" and self.depth else self.future_patch if segment == "future" else 1
+        )
+
+    def side(self, segment: str) -> int:
+        """Cells along each side of a foreseen map: pixels, or cells of the latent."""
+        return self.latent.side(self.pixels) if self.latent and segment == "future" else self.pixels
+
+    def cell(self, segment: str) -> int:
+        """Pixels along each side of a token of a foreseen segment."""
+        return self.patch(segment) * (self.pixels // self.side(segment))
 
     @property
     def channels(self) -> int:

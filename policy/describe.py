@@ -6,8 +6,8 @@ from ..data.mixture import Mixture
 from ..data.windows import Windows
 from .config import ModelConfig
 from .device import resolve_device, resolve_precision
+from .fitting import TrainConfig
 from .model import Model
-from .trainer import TrainConfig
 
 
 def describe(model: ModelConfig, data: Any, train: TrainConfig) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..envs.errors import UserError
 from .sentences import Sentences
-from .transforms import Maps, Observation, Transforms
+from .transforms import Observation, Transforms
 
 
 def observe(
@@ -30,7 +30,8 @@ def observe(
         raise UserError(f"{len(observations)} observations do not fit the batch shape {batch_shape}")
     stack = _Stack(transforms.config.n_obs_steps, (batch_shape or len(observations)) - len(observations), device)
     sentence = sentences.inputs([*instructions, *[instructions[0]] * stack.pad]).to(device)
-    return transforms.observe(_maps(transforms, observations, stack), _state(observations, stack), sentence)
+    seen = _seen(transforms, observations, stack)
+    return transforms.observe(seen, transforms.maps(seen[:, :, -1:]), _state(observations, stack), sentence)
 
 
 class _Stack:
@@ -59,12 +60,12 @@ def _state(observations: Sequence[dict[str, Any]], stack: _Stack) -> Tensor | No
     return stack(states, "state", 1)
 
 
-def _maps(transforms: Transforms, observations: Sequence[dict[str, Any]], stack: _Stack) -> Maps:
+def _seen(transforms: Transforms, observations: Sequence[dict[str, Any]], stack: _Stack) -> Tensor:
     images = {c: _pictures(transforms, observations, stack, "images", c) for c in transforms.cameras}
     depth = {}
     if transforms.config.depth:
         depth = {c: _pictures(transforms, observations, stack, "depth", c) for c in transforms.cameras}
-    return transforms.maps(images, depth)
+    return transforms.seen(images, depth)
 
 
 def _pictures(

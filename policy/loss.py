@@ -127,7 +127,8 @@ def _prepare(
     noise = None
     if state_noise and batch.state is not None:
         noise = state_noise * torch.randn(batch.state.shape, generator=generator, device=batch.state.device)
-    observation = transforms.observe(transforms.maps(batch.images, batch.depth, offset), batch.state, sentence, noise)
+    seen = transforms.seen(batch.images, batch.depth, offset)
+    observation = transforms.observe(seen, transforms.present(batch, seen), batch.state, sentence, noise)
     targets = transforms.targets(batch, observation.now, offset)
     executed = None if batch.action_executed is None else transforms.action(batch.action_executed)
     return Prepared(model.encode(observation), targets, transforms.keep(batch), executed)

@@ -11,6 +11,7 @@ from .nn.backbone import Context
 from .positions import context_positions, segment_positions
 from .shapes import beside_widths, segment_shapes
 from .tokens.images import STEMS
+from .tokens.kl import Tokenizer
 from .tokens.language import VECTOR_DIM
 from .transforms import Observation
 
@@ -40,6 +41,7 @@ class Model(Denoiser):
         self.from_sentence = nn.Linear(VECTOR_DIM, d) if config.instruction == "minilm" else nn.Embedding(sentences, d)
         if config.layout == "tokens":
             self._observe(config, embodiment, d)
+        self.tokenizer = Tokenizer(config.latent).requires_grad_(False) if config.latent else None
 
     def _observe(self, config: ModelConfig, embodiment: Embodiment, d: int) -> None:
         """What turns an observation into clean tokens."""
@@ -52,6 +54,11 @@ class Model(Denoiser):
         self.from_state = nn.Linear(embodiment.state_dim, d)
         self.image_position = normal(self.views * config.n_obs_steps * config.image.count(side, side), d)
         self.state_position = normal(config.n_obs_steps, d)
+
+    def adopt(self, tokenizer: Tokenizer) -> None:
+        """Take the weights of a trained tokenizer. It stays as it is, and travels with the checkpoint."""
+        assert self.tokenizer is not None
+        self.tokenizer.load_state_dict(tokenizer.state_dict())
 
     def image_tokens(self) -> int:
         """Tokens of the observed frames in the context."""

@@ -156,7 +156,7 @@ class Policy:
             tokens["action"] = self.transforms.action(self._tensor(given.actions))
         if wanted - {"action"}:
             future, depth = ({k: self._tensor(v) for k, v in d.items()} for d in (given.future, given.depth))
-            ahead = self.transforms.maps(future, depth)
+            ahead = self.transforms.maps(self.transforms.seen(future, depth))
             tokens |= {k: self.transforms.ahead(k, ahead[k], seen.now[k]) for k in wanted - {"action"}}
         return tokens
 

@@ -23,4 +23,4 @@ def context_positions(config: ModelConfig, views: int, *, with_state: bool = Tru
 def segment_positions(name: str, shape: Shape, config: ModelConfig) -> Tensor:
     """Positions of a denoised segment's tokens: (L, 3)."""
     times = range(config.horizon) if name == "action" else config.future
-    return shape.positions([float(t) for t in times], config.patch(name) / config.image.stride)
+    return shape.positions([float(t) for t in times], config.cell(name) / config.image.stride)

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..data.derived import derived_vectors
+from ..data.store import Store
 from ..envs.errors import UserError, choose
 from .tokens.language import embed
 
 MODES = ("minilm", "table")
+MARK = "all-MiniLM-L6-v2"
 
 
 @dataclass(frozen=True)
@@ -25,10 +28,13 @@ class Sentences:
     vectors: Tensor | None = None
 
     @classmethod
-    def learn(cls, sentences: Sequence[str], mode: str) -> "Sentences":
-        """Prepare the distinct `sentences` for training."""
+    def learn(cls, sentences: Sequence[str], mode: str, store: Store | None = None) -> "Sentences":
+        """Prepare the distinct `sentences` for training; their vectors are kept in the store if given."""
         choose(mode, MODES, "instruction mode")
-        vectors = torch.as_tensor(embed(list(sentences))) if mode == "minilm" else None
+        vectors = None
+        if mode == "minilm":
+            known = embed(list(sentences)) if store is None else derived_vectors(store, sentences, mode, MARK, embed)
+            vectors = torch.from_numpy(known)
         return cls(mode, tuple(sentences), vectors)
 
     def inputs(self, sentences: Sequence[str]) -> Tensor:

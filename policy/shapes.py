@@ -66,12 +66,13 @@ def segment_shapes(config: ModelConfig, embodiment: Embodiment) -> dict[str, Sha
     """Every segment that can be denoised, in the order of the sequence."""
     folded = config.layout == "stacked"
     shapes = {"action": Shape(config.horizon, 1, 1, 1, embodiment.action_dim, folded)}
-    for name, channels in (("future", 3), ("depth", 1)) if config.depth else (("future", 3),):
+    channels = {"future": config.latent.latent if config.latent else 3} | ({"depth": 1} if config.depth else {})
+    for name, n in channels.items():
         if config.can_imagine:
             patch = config.patch(name)
-            side = config.pixels // patch
+            side = config.side(name) // patch
             grid = (len(config.future), len(embodiment.cameras), side, side)
-            shapes[name] = Shape(*grid, channels * patch**2, folded)
+            shapes[name] = Shape(*grid, n * patch**2, folded)
     return shapes
 
 

@@ -16,32 +16,35 @@ from ..data.mixture import Source, sources_of
 from ..envs.errors import UserError
 from .checkpoint import find_checkpoint
 from .config import ModelConfig
-from .policy import Policy
+from .fitting import Fitting, NotFinite, TrainConfig
+from .latents import TokenizerConfig, TokenizerTrainer, load_tokenizer
 from .run_folder import RunFolder, draw_curves
-from .trainer import NotFinite, TrainConfig, Trainer
+from .trainer import Trainer
 
-Evaluate = Callable[[Policy, int], dict[str, float]]
+Evaluate = Callable[[Any, int], dict[str, float]]
 """Rollouts during training: (policy with averaged weights, step) → numbers to log."""
 
 
 def train(
     data: Any,
-    model: ModelConfig,
+    model: ModelConfig | TokenizerConfig,
     config: TrainConfig,
     out: Path | str,
     *,
+    tokenizer: Path | str | None = None,
     command: str = "",
     evaluate: Evaluate | None = None,
     progress: bool = True,
 ) -> Path:
     """Train `model` on `data` and return the run folder. The same call resumes where it stopped.
 
-    data: the path of a store, or a list of paths and of mappings with the fields of `data.mixture.Source`.
+    data: the path of a store, or a list of paths and of mappings with the fields of `data.mixture.Source` · tokenizer:
+    a run that trained one, whose latents the policy is to foresee in the place of pixels.
 
     Raises `UserError` for a store or configuration that does not fit, and for a loss that is not finite (its batch is
     saved first). SIGTERM and Ctrl-C save a checkpoint and raise `KeyboardInterrupt`.
     """
-    trainer = Trainer(data, model, config)
+    trainer, model = _trainer(data, model, config, tokenizer)
     settings = {"data": _named(data), "model": dataclasses.asdict(model), "train": dataclasses.asdict(config)}
     run = RunFolder(Path(out), settings, command)
     if (run.path / "checkpoints" / "latest").is_file():
@@ -56,8 +59,23 @@ def train(
     return run.path
 
 
+def _trainer(
+    data: Any, model: ModelConfig | TokenizerConfig, config: TrainConfig, tokenizer: Path | str | None
+) -> tuple[Fitting, ModelConfig | TokenizerConfig]:
+    """What trains, and the preset with the tokenizer's sizes in it."""
+    if isinstance(model, TokenizerConfig):
+        return TokenizerTrainer(data, model, config), model
+    loaded = None
+    if tokenizer is not None:
+        loaded, about = load_tokenizer(tokenizer)
+        model = dataclasses.replace(model, latent=about.autoencoder)
+    elif model.latent is not None:
+        raise UserError(f"model {model.name!r} foresees latents; name the run that trained their tokenizer: tokenizer=")
+    return Trainer(data, model, config, loaded), model
+
+
 def _loop(
-    trainer: Trainer, run: RunFolder, interrupts: "_Interrupts", tick: Callable, evaluate: Evaluate | None
+    trainer: Fitting, run: RunFolder, interrupts: "_Interrupts", tick: Callable, evaluate: Evaluate | None
 ) -> None:
     config = trainer.config
     batches = trainer.batches()
@@ -145,7 +163,7 @@ def _bar(done: int, total: int, *, enabled: bool) -> Iterator[Callable[[dict[str
         shown: dict[str, float] = {}
 
         def tick(record: dict[str, Any]) -> None:
-            shown.update({k: record[k] for k in ("loss", "val/action", "look/first_corr") if k in record})
+            shown.update({k: record[k] for k in ("loss", "val/action", "val/psnr", "look/first_corr") if k in record})
             bar.update(task, advance=1, text=" ".join(f"{k} {v:.3g}" for k, v in shown.items()))
 
         yield tick

@@ -16,9 +16,10 @@ from ..envs.spec import Embodiment
 from .config import ModelConfig
 from .shapes import Shape, beside_widths, segment_shapes
 from .tokens.images import resize, shift
+from .tokens.kl import Tokenizer
 
 Maps = dict[str, Tensor]
-"""Foreseen segment → its pictures (B, V, T, H, W, C), in [-1, 1]: colours of 'future', depth of 'depth'."""
+"""Foreseen segment → its maps (B, V, T, H, W, C): colours in [-1, 1] or latents of 'future', distances of 'depth'."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,15 @@ class Transforms:
     """Scaling, normalisation and patches of one checkpoint.
 
     normalizers: fitted ones for 'state' and 'action' (and 'privileged' where it is a training target) ·
-    scales {foreseen segment: standard deviation of what it holds, before scaling}, 1 where it has none.
+    scales {foreseen segment: standard deviation of what it holds, before scaling}, 1 where it has none · tokenizer: of
+    the frames that are foreseen, where the preset foresees latents.
     """
 
     config: ModelConfig
     embodiment: Embodiment
     normalizers: dict[str, Normalizer]
     scales: Mapping[str, float] = field(default_factory=dict)
+    tokenizer: Tokenizer | None = None
 
     @property
     def cameras(self) -> list[str]:
@@ -89,16 +92,25 @@ class Transforms:
             views.append(resize(pictures if offset is None else shift(pictures, offset), self.config.pixels))
         return torch.stack(views, dim=1)
 
-    def maps(self, images: Mapping[str, Tensor], depth: Mapping[str, Tensor], offset: Tensor | None = None) -> Maps:
-        """The pictures of each foreseen segment."""
-        found = {"future": self.frames(images, offset)}
-        return found | ({"depth": self.distances(depth, offset)} if self.config.depth else {})
+    def seen(self, images: Mapping[str, Tensor], depth: Mapping[str, Tensor], offset: Tensor | None = None) -> Tensor:
+        """What is observed: (B, V, T, H, W, 3), and depth as a fourth channel where the preset sees it."""
+        frames = self.frames(images, offset)
+        return torch.cat([frames, self.distances(depth, offset)], dim=-1) if self.config.depth else frames
+
+    def maps(self, seen: Tensor, latents: Mapping[str, Tensor] | None = None) -> Maps:
+        """The maps of each foreseen segment, from what `seen` gives; latents {camera: (B, T, h, w, C)} if known."""
+        found = {"future": seen[..., :3], "depth": seen[..., 3:]}
+        if self.tokenizer is not None:
+            if latents:
+                found["future"] = torch.stack([latents[c].float() for c in self.cameras], dim=1)
+            else:
+                found["future"] = self.tokenizer.encode(seen[..., :3])
+        return {name: found[name] for name in self.foreseen}
 
     def observe(
-        self, maps: Maps, state: Tensor | None, sentence: Tensor, state_noise: Tensor | None = None
+        self, seen: Tensor, now: Maps, state: Tensor | None, sentence: Tensor, state_noise: Tensor | None = None
     ) -> Observation:
-        """maps of the T observation steps; state (B, T, S) in SI units; noise is added to the normalised state."""
-        now = {name: maps[name][:, :, -1:] for name in self.foreseen}
+        """What the network observes. now: maps of the present · state (B, T, S) in SI units; noise after scaling."""
         widths = beside_widths(self.config, self.embodiment)
         beside = {name: self._patches(name, now[name], repeat=True) for name in widths if name != "action"}
         scaled = None
@@ -107,7 +119,7 @@ class Transforms:
             scaled = scaled if state_noise is None else scaled + state_noise
             if "action" in widths:
                 beside["action"] = rearrange(scaled, "b t s -> b 1 (t s)")
-        return Observation(torch.cat(list(maps.values()), dim=-1), scaled, sentence, beside, now)
+        return Observation(seen, scaled, sentence, beside, now)
 
     def _patches(self, name: str, maps: Tensor, *, repeat: bool = False) -> Tensor:
         """Pictures (B, V, F, H, W, C) to tokens of a segment; `repeat` gives the one picture to each step."""
@@ -123,11 +135,12 @@ class Transforms:
         return self._patches(name, values / self.scales.get(name, 1.0))
 
     def pictures(self, name: str, tokens: Tensor, now: Tensor) -> Tensor:
-        """The inverse of `ahead`: (B, V, F, H, W, C) in [-1, 1], clipped."""
+        """The inverse of `ahead`, and of the tokenizer: (B, V, F, H, W, C) in [-1, 1], clipped."""
         p = self.config.patch(name)
         patches = self.shapes[name].restore(tokens)
         values = rearrange(patches, "b f v r c (p q d) -> b v f (r p) (c q) d", p=p, q=p) * self.scales.get(name, 1.0)
-        return (values + now if self.config.future_delta else values).clamp(-1, 1)
+        maps = values + now if self.config.future_delta else values
+        return self.tokenizer.decode(maps) if name == "future" and self.tokenizer else maps.clamp(-1, 1)
 
     def action(self, action: Tensor) -> Tensor:
         """Chunks (B, K, A) in the robot's units to tokens (B, L, C)."""
@@ -144,9 +157,14 @@ class Transforms:
         """Clean tokens (B, L, C) of the segments that can be denoised: the actions and what is foreseen."""
         targets = {} if batch.action is None else {"action": self.action(batch.action)}
         if self.config.can_imagine and batch.future:
-            ahead = self.maps(batch.future, batch.future_depth, offset)
+            seen = self.seen(batch.future, batch.future_depth, offset)
+            ahead = self.maps(seen, {c: v[:, 1:] for c, v in batch.latents.items()})
             targets |= {name: self.ahead(name, ahead[name], now[name]) for name in self.foreseen}
         return targets
+
+    def present(self, batch: Batch, seen: Tensor) -> Maps:
+        """The maps of a batch's present step."""
+        return self.maps(seen[:, :, -1:], {c: v[:, :1] for c, v in batch.latents.items()})
 
     def keep(self, batch: Batch) -> dict[str, Tensor]:
         """Which entries of `targets` lie inside their episode: (B, L, 1 or C) bool."""
@@ -154,13 +172,10 @@ class Transforms:
         return {name: self.shapes[name].spread(~pad) for name, pad in padded.items() if pad is not None}
 
 
-def fit_scales(config: ModelConfig, embodiment: Embodiment, batch: Batch) -> dict[str, float]:
+def fit_scales(transforms: Transforms, batch: Batch) -> dict[str, float]:
     """Standard deviation of what each foreseen segment holds, over a batch."""
-    plain = Transforms(config, embodiment, {})
-    if not (config.can_imagine and batch.future):
+    if not (transforms.config.can_imagine and batch.future):
         return {}
-    now = plain.maps(batch.images, batch.depth)
-    ahead = plain.maps(batch.future, batch.future_depth)
-    return {
-        name: max(float(plain.ahead(name, ahead[name], now[name][:, :, -1:]).std()), 1e-3) for name in plain.foreseen
-    }
+    plain = replace(transforms, scales={})
+    tokens = plain.targets(replace(batch, action=None), plain.present(batch, plain.seen(batch.images, batch.depth)))
+    return {name: max(float(tokens[name].std()), 1e-3) for name in plain.foreseen}

@@ -120,8 +120,8 @@ def contents(files):
 
 def test_decoded_once_then_extended(store, robot, monkeypatch):
     files = cached_frames(store)
-    for camera, frames in contents(files).items():
-        np.testing.assert_array_equal(frames, store.read(f"image/{camera}"))
+    for name, frames in contents(files).items():
+        np.testing.assert_array_equal(frames, store.read(name))
     with Store.open(store.path, mode="a") as writer:
         writer.append(fake_episode(robot, steps=9, seed=9, task="fake/task-0", privileged=True))
     grown, read, decoded = Store.open(store.path), Store.read, []

@@ -9,6 +9,7 @@ from foreact.data.batch import fake_batch
 from foreact.envs.errors import UserError
 from foreact.policy.config import ModelConfig, Process, build
 from foreact.policy.diffusion.path import PATHS
+from foreact.policy.latents import TokenizerConfig
 from foreact.policy.loss import Alignment, objective
 from foreact.policy.segments import COUPLINGS, QUERIES, Role, Segment, allowed, assume, learned
 
@@ -41,8 +42,9 @@ def segments_of(policy, n: int = 2, b: int = 3) -> dict[str, Segment]:
 
 
 def observed(policy, batch):
-    maps = policy.transforms.maps(batch.images, batch.depth)
-    return policy.transforms.observe(maps, batch.state, torch.zeros(len(batch), dtype=torch.int64))
+    seen = policy.transforms.seen(batch.images, batch.depth)
+    now = policy.transforms.present(batch, seen)
+    return policy.transforms.observe(seen, now, batch.state, torch.zeros(len(batch), dtype=torch.int64))
 
 
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
@@ -231,8 +233,8 @@ class TestPrivileged:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_builds(name):
-    config = build(ModelConfig, yaml.safe_load(FOLDER.joinpath(f"{name}.yaml").read_text()))
-    assert config.name == name
+    kind = TokenizerConfig if name.startswith("tokenizer") else ModelConfig
+    assert build(kind, yaml.safe_load(FOLDER.joinpath(f"{name}.yaml").read_text())).name == name
 
 
 def test_overfits_one_batch(make_policy, preset):

@@ -11,8 +11,9 @@ import torch
 from foreact.data.store import Store
 from foreact.envs.errors import UserError
 from foreact.policy import checkpoint, load_policy, train
+from foreact.policy.fitting import TrainConfig, learning_rate
 from foreact.policy.run_folder import read_metrics
-from foreact.policy.trainer import TrainConfig, Trainer, learning_rate
+from foreact.policy.trainer import Trainer
 
 SHORT = TrainConfig(
     steps=4, batch_size=3, warmup=2, align=0.5, image_shift=2, held_out=0.3, log_every=1, val_every=2, save_every=2,

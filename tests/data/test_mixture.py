@@ -1,0 +1,174 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from foreact.data.derived import derived_rows, derived_vectors
+from foreact.data.mixture import Mixture, Source, _sizes, iterate, sources_of
+from foreact.data.schema import fake_episode
+from foreact.data.store import Store
+from foreact.data.windows import Windows
+from foreact.envs.errors import UserError
+from hypothesis import given
+from hypothesis import strategies as st
+
+WINDOWS = Windows(horizon=4, future=(2,))
+SPLIT = {"held_out": 0.2, "seed": 0}
+
+
+@pytest.fixture
+def many(tmp_path, robot):
+    """Five episodes of each of two tasks."""
+    path = tmp_path / "many"
+    with Store.create(path, robot, privileged=True) as store:
+        for i in range(10):
+            store.append(fake_episode(robot, steps=8, seed=i, task=f"fake/t{i % 2}", privileged=True))
+    return path
+
+
+def test_episodes_are_counted_task_by_task(many):
+    mixture = Mixture({"path": str(many), "episodes": [1, 3]}, WINDOWS, **SPLIT)
+    assert mixture.datasets[0].episodes.tolist() == [2, 3, 4, 5]
+    # nothing that is learned from is validated on
+    assert not set(mixture.held_out.episodes) & {2, 3, 4, 5}
+
+
+def test_a_plain_path_holds_some_of_its_own_episodes_out(many):
+    mixture = Mixture(str(many), WINDOWS, **SPLIT)
+    assert len(mixture.datasets[0].episodes) == 8
+    assert len(mixture.held_out.episodes) == 2
+
+
+def test_video_of_other_episodes_has_no_actions_and_is_not_validated_on(many):
+    data = [
+        {"path": str(many), "episodes": [0, 1]},
+        {"path": str(many), "episodes": [1, 4], "actions": False, "share": 3},
+    ]
+    mixture = Mixture(data, WINDOWS, **SPLIT)
+    acting, video = (loader.batch_at(0) for loader in mixture.loaders(8, 0, 0, lambda data: None))
+    assert (len(acting), len(video)) == (2, 6) or len(acting) + len(video) == 8
+    assert acting.action is not None
+    assert video.action is None
+    assert video.state is None
+    assert video.privileged is None
+    assert video.future
+    assert mixture.held_out.episodes.tolist() == [8, 9]
+    assert [episodes.tolist() for _, episodes in mixture.acting] == [[0, 1]]
+
+
+def test_batches_of_all_sources_come_side_by_side_and_resume(many):
+    data = [str(many), {"path": str(many), "actions": False}]
+    loaders = Mixture(data, WINDOWS, **SPLIT).loaders(6, 3, 0, lambda data: None)
+    whole = iterate(loaders, 0)
+    steps = [next(whole) for _ in range(4)]
+    whole.close()
+    later = iterate(loaders, 3)
+    for a, b in zip(steps[3], next(later), strict=True):
+        assert torch.equal(a.images["main"], b.images["main"])
+    later.close()
+
+
+def test_tasks_are_numbered_over_all_stores(many, tmp_path, robot):
+    other = tmp_path / "other"
+    with Store.create(other, robot, privileged=True) as store:
+        for i in range(2):
+            store.append(fake_episode(robot, seed=i, task="fake/a", privileged=True))
+    mixture = Mixture([str(many), str(other)], WINDOWS, **SPLIT)
+    assert mixture.tasks == ["fake/a", "fake/t0", "fake/t1"]
+    assert set(mixture.datasets[0].batch(np.arange(8)).task.tolist()) <= {1, 2}
+    assert set(mixture.datasets[1].batch(np.arange(4)).task.tolist()) == {0}
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=1, max_size=5), st.integers(5, 64))
+def test_shares_fill_the_batch(shares, batch):
+    sizes = _sizes(shares, batch)
+    assert sum(sizes) == batch
+    assert min(sizes) >= 1
+    wanted = np.array(shares) / sum(shares) * batch
+    assert np.abs(np.array(sizes) - wanted).max() <= len(shares)
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("entry", "message"),
+        [
+            ({"path": "x", "share": 0}, "share must be above 0"),
+            ({"path": "x", "episodes": [3, 3]}, "first < end"),
+            ({"path": "x", "episodes": [3]}, "needs path=, and episodes="),
+            ({"episodes": [0, 3]}, "needs path="),
+            ({"path": "x", "action": False}, "unknown setting of a data source: 'action'"),
+        ],
+    )
+    def test_bad_entries(self, entry, message):
+        with pytest.raises(UserError, match=message):
+            sources_of([entry])
+
+    def test_too_few_episodes(self, many):
+        with pytest.raises(UserError, match=r"has 5 episodes of fake/t0, episodes=\[0, 9\]"):
+            Mixture({"path": str(many), "episodes": [0, 9]}, WINDOWS, **SPLIT)
+
+    def test_video_alone_is_no_policy(self, many):
+        with pytest.raises(UserError, match=r"none of .* has actions"):
+            Mixture({"path": str(many), "actions": False}, WINDOWS, **SPLIT)
+
+    def test_another_robot(self, many, tmp_path, robot):
+        other = tmp_path / "other"
+        with Store.create(other, dataclasses.replace(robot, control_hz=1.0), privileged=True) as store:
+            store.append(fake_episode(robot, privileged=True))
+        with pytest.raises(UserError, match="control_hz"):
+            Mixture([str(many), str(other)], WINDOWS, **SPLIT)
+
+    def test_more_sources_than_samples(self, many):
+        with pytest.raises(UserError, match="batch_size 1 cannot hold a sample of each of 2"):
+            Mixture([str(many), str(many)], WINDOWS, **SPLIT).loaders(1, 0, 0, lambda data: None)
+
+
+def test_a_source_of_all_is_a_plain_path():
+    assert sources_of("a") == sources_of([{"path": "a"}]) == [Source(path="a")]
+
+
+class TestDerived:
+    """Values that are computed once and kept in the store."""
+
+    def means(self, store, mark="a"):
+        calls = []
+
+        def compute(frames):
+            calls.append(len(frames))
+            return frames.mean((1, 2)).astype(np.float16)
+
+        return np.load(derived_rows(store, "image/main", "means", mark, compute)), calls
+
+    def test_computed_once_extended_and_computed_anew_for_another_maker(self, many, robot):
+        with Store.open(many) as store:
+            values, calls = self.means(store)
+            assert sum(calls) >= 80
+            np.testing.assert_array_equal(values, store.read("image/main").mean((1, 2)).astype(np.float16))
+            assert self.means(store)[1] == []
+        with Store.open(many, mode="a") as store:
+            store.append(fake_episode(robot, steps=8, seed=11, task="fake/t0", privileged=True))
+            longer, calls = self.means(store)
+            assert len(longer) == 88
+            assert sum(calls) < 80
+            np.testing.assert_array_equal(longer, store.read("image/main").mean((1, 2)).astype(np.float16))
+        with Store.open(many) as store:
+            assert sum(self.means(store, "b")[1]) >= 88
+            assert [p.name for p in (many / "derived").iterdir()] == ["means-b"]
+
+    def test_texts(self, many):
+        asked = []
+
+        def embed(texts):
+            asked.extend(texts)
+            return np.array([[len(t), 1] for t in texts], np.float32)
+
+        with Store.open(many) as store:
+            for _ in range(2):
+                assert derived_vectors(store, ["ab", "abc"], "words", "m", embed).tolist() == [[2, 1], [3, 1]]
+        assert asked == ["ab", "abc"]
+
+    def test_the_store_stays_a_store(self, many):
+        with Store.open(many) as store:
+            self.means(store)
+        with Store.open(many, mode="a") as store:
+            assert len(store) == 10

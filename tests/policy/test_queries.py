@@ -1,0 +1,287 @@
+"""Every query of every layout and coupling: what is observed, hidden, absent and returned unchanged."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from foreact.data.batch import fake_batch
+from foreact.envs.errors import UserError
+from foreact.policy.config import SolverConfig
+from foreact.policy.known import known
+from foreact.policy.loss import objective
+from foreact.policy.policy import Given
+from foreact.policy.sample import Start, sample
+from foreact.policy.segments import COUPLINGS, PARTIAL, QUERIES, Role, role_of, roles_of
+
+PICTURES = [query for query in QUERIES if "future" in QUERIES[query]]
+
+
+@pytest.fixture(scope="session")
+def stacked(preset):
+    """PAD's layout at test size."""
+    return dataclasses.replace(
+        preset,
+        layout="stacked", coupling="one_way", times="shared", own_final=True, draws={"joint": 2},
+        backbone=dataclasses.replace(preset.backbone, positions="sincos"),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def deep(preset):
+    """Depth seen and foreseen."""
+    return dataclasses.replace(preset, depth=2.0)
+
+
+def batch_of(policy, size: int = 3):
+    config, embodiment = policy.config, policy.embodiment
+    if config.depth:
+        embodiment = dataclasses.replace(
+            embodiment, cameras=tuple(dataclasses.replace(c, depth=True) for c in embodiment.cameras)
+        )
+    return fake_batch(
+        embodiment, size=size, n_obs_steps=config.n_obs_steps, horizon=config.horizon, n_future=len(config.future)
+    )
+
+
+def seen(batch) -> list[dict]:
+    return [
+        {
+            "images": {c: v[i].numpy() for c, v in batch.images.items()},
+            "depth": {c: v[i].numpy() for c, v in batch.depth.items()},
+            "state": batch.state[i].numpy(),
+        }
+        for i in range(len(batch))
+    ]
+
+
+def given_of(policy, batch, query: str) -> Given:
+    shown = {
+        name: known(role, policy.model.segments[name], torch.Size((len(batch), 1)), torch.Generator())[:, 0]
+        for name in policy.model.segments
+        if (role := role_of(query, name)) in PARTIAL
+    }
+    future, depth = ({c: v.numpy() for c, v in d.items()} for d in (batch.future, batch.future_depth))
+    return Given(actions=batch.action_executed.numpy(), future=future, depth=depth, shown=shown)
+
+
+def ask(policy, batch, query: str, **options):
+    keys = [(0, i, 0) for i in range(len(batch))]
+    words = ["go left"] * len(batch)
+    return policy.ask(query, seen(batch), words, keys, given_of(policy, batch, query), **options)
+
+
+def train_losses(policy, sources, **options):
+    pairs = [(batch, torch.zeros(len(batch), dtype=torch.int64)) for batch in sources]
+    return objective(policy.model, policy.transforms, pairs, torch.Generator().manual_seed(0), **options)
+
+
+@pytest.mark.parametrize("query", QUERIES)
+@pytest.mark.parametrize("kind", ["preset", "deep", "stacked"])
+def test_every_query_is_answered(make_policy, request, kind, query):
+    config = request.getfixturevalue(kind)
+    policy = make_policy(config)
+    if config.layout == "stacked" and any(role in PARTIAL for role in QUERIES[query].values()):
+        return
+    batch = batch_of(policy)
+    answer = ask(policy, batch, query)
+    moving = roles_of(query, policy.model.segments)
+    assert (answer.actions is not None) == (moving.get("action") not in (None, Role.OBSERVE))
+    assert bool(answer.frames) == (moving.get("future") not in (None, Role.OBSERVE))
+    assert bool(answer.depth) == (bool(answer.frames) and kind == "deep")
+    for frames in answer.frames.values():
+        assert frames.shape == (3, 2, 32, 32, 3)
+    for metres in answer.depth.values():
+        assert metres.shape == (3, 2, 32, 32)
+        assert 0 <= metres.min() <= metres.max() <= 2.0001
+
+
+@pytest.mark.parametrize("kind", ["deep", "stacked"])
+def test_every_layout_trains(make_policy, request, kind):
+    policy = make_policy(request.getfixturevalue(kind))
+    losses = train_losses(policy, [batch_of(policy)])
+    losses.total.backward()
+    assert losses.parts.keys() == set(policy.model.segments)
+    idle = [n for n, p in policy.model.named_parameters() if p.requires_grad and p.grad is None]
+    assert not idle
+
+
+@pytest.mark.parametrize("role", PARTIAL)
+def test_observed_tokens_come_back_unchanged(make_policy, preset, role):
+    policy = make_policy(preset)
+    query = next(q for q in QUERIES if role in QUERIES[q].values())
+    roles = roles_of(query, policy.model.segments)
+    (name,) = roles
+    shape = policy.model.segments[name]
+    values, noise = torch.randn(2, shape.tokens, shape.width), torch.randn(2, shape.tokens, shape.width)
+    shown = known(role, shape, torch.Size((2, 1)), torch.Generator().manual_seed(0))[:, 0]
+    with torch.inference_mode():
+        encoding = policy.model.encode(_observation(policy, batch_of(policy, 2)))
+        start = Start(roles, {name: noise}, {name: values}, {name: shown})
+        found = sample(policy.model, encoding, start, SolverConfig(steps=3))[name]
+    assert torch.equal(found[shown], values[shown])
+    assert not torch.isclose(found[~shown], values[~shown]).all()
+
+
+def _observation(policy, batch):
+    transforms = policy.transforms
+    picture = transforms.seen(batch.images, batch.depth)
+    words = torch.zeros(len(batch), dtype=torch.int64)
+    return transforms.observe(picture, transforms.present(batch, picture), batch.state, words)
+
+
+@pytest.mark.parametrize("kind", ["preset", "stacked"])
+def test_editing_actions_leaves_one_way_pictures_bit_identical(make_policy, request, kind):
+    config = dataclasses.replace(request.getfixturevalue(kind), coupling="one_way")
+    policy = make_policy(config)
+    batch = batch_of(policy)
+    before = ask(policy, batch, "joint").frames
+    normal = policy._noise
+    policy._noise = lambda name, keys, rows: normal(name, keys, rows) + 3 * (name == "action")
+    after = ask(policy, batch, "joint")
+    assert all(np.array_equal(before[c], after.frames[c]) for c in before)
+    policy._noise = lambda name, keys, rows: normal(name, keys, rows) + 3 * (name == "future")
+    assert not np.array_equal(ask(policy, batch, "joint").actions, after.actions)
+
+
+@pytest.mark.parametrize("query", ["forward_dynamics", "inverse_dynamics"])
+@pytest.mark.parametrize("coupling", COUPLINGS)
+def test_what_is_observed_matters_under_every_coupling(make_policy, preset, coupling, query):
+    policy = make_policy(dataclasses.replace(preset, coupling=coupling))
+    batch, other = batch_of(policy), batch_of(policy)
+    other.action_executed = -batch.action_executed
+    other.future = {c: 255 - v for c, v in batch.future.items()}
+    a, b = (ask(policy, x, query) for x in (batch, other))
+    if query == "forward_dynamics":
+        assert any(not np.array_equal(a.frames[c], b.frames[c]) for c in a.frames)
+    else:
+        assert not np.array_equal(a.actions, b.actions)
+
+
+def test_dynamics_learn_what_was_executed_and_policies_what_was_meant(make_policy, preset):
+    for query, matters in (("policy", False), ("inverse_dynamics", True)):
+        policy = make_policy(dataclasses.replace(preset, draws={query: 1}))
+        batch = batch_of(policy)
+        before = train_losses(policy, [batch]).total
+        batch.action_executed = batch.action_executed + 0.5
+        assert torch.equal(before, train_losses(policy, [batch]).total) != matters
+
+
+class TestAbsent:
+    """Video without actions beside demonstrations."""
+
+    def gradients(self, policy, sources, **options) -> dict[str, torch.Tensor]:
+        policy.model.zero_grad()
+        train_losses(policy, sources, **options).total.backward()
+        return {n: p.grad.clone() for n, p in policy.model.named_parameters() if p.grad is not None}
+
+    def video(self, batch):
+        return dataclasses.replace(
+            batch, state=None, action=None, action_executed=None, action_pad=None, privileged=None
+        )
+
+    def test_video_changes_no_gradient_of_the_actions(self, make_policy, preset):
+        policy = make_policy(dataclasses.replace(preset, draws={"policy": 2}))
+        batch = batch_of(policy, 2)
+        alone = self.gradients(policy, [batch])
+        beside = self.gradients(policy, [batch, self.video(batch_of(policy, 4))])
+        assert alone.keys() == beside.keys()
+        assert all(torch.equal(alone[n], beside[n]) for n in alone)
+
+    def test_actions_of_video_reach_nothing(self, make_policy, preset):
+        policy = make_policy(dataclasses.replace(preset, draws={"joint": 2}))
+        found = self.gradients(policy, [self.video(batch_of(policy))])
+        assert not [n for n in found if "action" in n or "state" in n]
+        assert any("future" in n for n in found)
+
+    def test_it_is_the_same_as_the_video_query(self, make_policy, preset):
+        batch = self.video(batch_of(make_policy(preset)))
+        a, b = (
+            train_losses(make_policy(dataclasses.replace(preset, draws={query: 2})), [batch]).total
+            for query in ("joint", "video")
+        )
+        assert torch.equal(a, b)
+
+    def test_observations_without_a_state(self, make_policy, preset):
+        policy = make_policy(preset)
+        batch = batch_of(policy)
+        plain = [{"images": o["images"]} for o in seen(batch)]
+        keys, words = [(0, i, 0) for i in range(3)], ["go left"] * 3
+        assert policy.ask("video", plain, words, keys).frames
+        with pytest.raises(UserError, match="'policy' is about actions, and the observations have no state"):
+            policy.ask("policy", plain, words, keys)
+        with pytest.raises(UserError, match="1 of 3 observations have a state"):
+            policy.ask("video", [seen(batch)[0], *plain[1:]], words, keys)
+
+
+class TestGuidance:
+    def test_one_is_none_and_more_moves_along_the_difference(self, make_policy, preset):
+        policy = make_policy(dataclasses.replace(preset, coupling="full"))
+        batch = batch_of(policy)
+        plain, one, two = (ask(policy, batch, "forward_dynamics", guidance=s).frames for s in (1.0, 1.0, 2.0))
+        assert all(np.array_equal(plain[c], one[c]) for c in plain)
+        assert any(not np.array_equal(plain[c], two[c]) for c in plain)
+
+    def test_zero_is_the_marginal(self, make_policy, preset):
+        """u + 0 (c - u) does not look at what is given."""
+        policy = make_policy(dataclasses.replace(preset, coupling="full"))
+        batch, other = batch_of(policy), batch_of(policy)
+        other.action_executed = -batch.action_executed
+        a, b = (ask(policy, x, "forward_dynamics", guidance=0.0).frames for x in (batch, other))
+        assert all(np.array_equal(a[c], b[c]) for c in a)
+
+
+def test_what_a_query_observes_must_be_given(make_policy, preset):
+    policy = make_policy(preset)
+    batch = batch_of(policy)
+    keys = [(0, i, 0) for i in range(3)]
+    with pytest.raises(UserError, match=r"'forward_dynamics' observes \['action'\]; give their values"):
+        policy.ask("forward_dynamics", seen(batch), ["go left"] * 3, keys)
+    with pytest.raises(UserError, match="unknown query 'dream'"):
+        policy.ask("dream", seen(batch), ["go left"] * 3, keys)
+
+
+def test_observation_encoded_once_equals_one_sequence(make_policy, preset):
+    """The cache against the plain computation: context and denoised tokens in one sequence, under one mask."""
+    policy = make_policy(dataclasses.replace(preset, coupling="full"))
+    net = policy.model.backbone
+    torch.manual_seed(1)
+    context, x = torch.randn(2, 7, 32), torch.randn(2, 1, 5, 32)
+    t = torch.rand(2, 1, 1)
+    rows = net.modulation(torch.cat([t, torch.zeros_like(t)], dim=-1))
+    selector = torch.zeros(2, 1, 12, 2)
+    selector[..., :7, 1] = 1
+    selector[..., 7:, 0] = 1
+    mask = torch.ones(12, 12, dtype=torch.bool)
+    mask[:7, 7:] = False
+    from foreact.policy.nn.backbone import Context
+
+    whole = net.denoise(
+        torch.cat([context.unsqueeze(1), x], dim=2), rows, Context.empty(context), selector=selector, mask=mask
+    )
+    cached = net.denoise(x, net.modulation(t), net.encode(context))
+    torch.testing.assert_close(whole[:, :, 7:], cached, rtol=0, atol=1e-5)
+
+
+def test_shared_times_are_shared(make_policy, preset, monkeypatch):
+    for times in ("shared", "independent"):
+        policy = make_policy(dataclasses.replace(preset, times=times, draws={"joint": 1}))
+        drawn, real = [], policy.model.denoise
+
+        def spy(segments, encoding, drawn=drawn, real=real):
+            drawn.append({name: s.t for name, s in segments.items()})
+            return real(segments, encoding)
+
+        monkeypatch.setattr(policy.model, "denoise", spy)
+        train_losses(policy, [batch_of(policy)])
+        assert torch.equal(drawn[0]["action"], drawn[0]["future"]) == (times == "shared")
+
+
+def test_weights_rise_over_the_ramp(make_policy, preset):
+    process = dataclasses.replace(preset.action_process, weight=2.0, ramp=10)
+    policy = make_policy(dataclasses.replace(preset, action_process=process, draws={"policy": 1}))
+    batch = batch_of(policy)
+    parts = [train_losses(policy, [batch], step=step) for step in (0, 5, 10, 50)]
+    base = parts[0].parts["action"]
+    for found, weight in zip(parts, (0, 1, 2, 2), strict=True):
+        torch.testing.assert_close(found.total, weight * base)
