@@ -1,0 +1,130 @@
+import json
+
+import numpy as np
+import pytest
+from foreact import comparison
+from foreact.envs.errors import UserError
+from foreact.eval.compare import Arm, difference, summarise, table, write_comparison
+
+
+def arm(name: str, rates: dict[int, dict[str, list[int]]], first: int = 1000) -> Arm:
+    runs = {
+        seed: {t: [{"seed": first + i, "success": bool(x)} for i, x in enumerate(xs)] for t, xs in tasks.items()}
+        for seed, tasks in rates.items()
+    }
+    return Arm(name, runs, dict.fromkeys(rates, 15.0))
+
+
+def draws(p: float, n: int, seed: int, hard: np.ndarray | None = None) -> list[int]:
+    rng = np.random.default_rng(seed)
+    return ((rng.random(n) if hard is None else hard) < p).astype(int).tolist()
+
+
+def test_pairing_narrows_the_interval():
+    """Two arms that fail on the same hard episodes differ little, whatever the episodes are."""
+    hard = np.random.default_rng(0).random(200)
+    a, b = (arm("a", {0: {"t": draws(p, 200, 0, hard)}}) for p in (0.6, 0.5))
+    apart = arm("b", {0: {"t": draws(0.5, 200, 9)}})
+    paired, loose = difference(a, b), difference(a, apart)
+    width = [found["ci95"][1] - found["ci95"][0] for found in (paired, loose)]
+    assert width[0] < 0.6 * width[1]
+    assert paired["ci95"][0] > 0
+
+
+def test_the_difference_is_over_seeds_tasks_and_episodes():
+    a = arm("a", {0: {"t": [1, 1, 1, 1], "u": [1, 0]}, 1: {"t": [1, 1, 0, 0], "u": [0, 0]}})
+    b = arm("b", {0: {"t": [1, 1, 0, 0], "u": [0, 0]}, 1: {"t": [0, 0, 0, 0], "u": [0, 0]}})
+    assert difference(a, b)["difference"] == pytest.approx(((0.5 + 0.5) / 2 + (0.5 + 0) / 2) / 2)
+    assert difference(a, a)["ci95"] == [0, 0]
+
+
+def test_coverage_of_the_interval():
+    hits = 0
+    for trial in range(60):
+        a, b = (
+            arm("x", {s: {"t": draws(p, 60, 1000 * trial + 10 * s + k)} for s in range(4)})
+            for k, p in enumerate((0.6, 0.4))
+        )
+        low, high = difference(a, b, draws=400)["ci95"]
+        hits += low <= 0.2 <= high
+    assert hits >= 50
+
+
+def test_other_evaluation_seeds_are_an_error():
+    a, b = arm("a", {0: {"t": [1]}}), arm("b", {0: {"t": [1]}}, first=2000)
+    with pytest.raises(UserError, match="arms 'a' and 'b' were evaluated on other tasks or seeds"):
+        difference(a, b)
+
+
+def test_table_and_files(tmp_path):
+    base = arm("action", {0: {"t": [1, 0], "u": [0, 0]}})
+    best = arm("joint", {0: {"t": [1, 1], "u": [1, 0]}, 1: {"t": [1, 1], "u": [1, 1]}})
+    waiting = Arm("pad", {}, {})
+    summary = write_comparison(tmp_path, [base, best, waiting], "action")
+    assert summary["arms"]["joint"]["against"]["difference"] == pytest.approx(0.5)
+    text = (tmp_path / "comparison.md").read_text()
+    assert text == table(summarise([base, best, waiting], "action"))
+    assert "| joint | 88 [" in text
+    assert "+50 [" in text
+    assert "pad" not in text
+    assert (tmp_path / "comparison.png").stat().st_size > 5000
+    assert json.loads((tmp_path / "comparison.json").read_text())["baseline"] == "action"
+
+
+class TestPlan:
+    def write(self, tmp_path, text: str):
+        (tmp_path / "c.yaml").write_text(text)
+        return str(tmp_path / "c.yaml")
+
+    BASE = (
+        "name: c\nbaseline: a\ntasks: [reach-v3]\nout: OUT\narms: {a: {model: action/tiny}, b: {model: joint/tiny}}\n"
+    )
+
+    def test_runs_what_is_missing_and_nothing_twice(self, tmp_path, monkeypatch):
+        done = []
+
+        def train(config):
+            done.append(("train", config["out"], config["seed"], config["model"]["name"]))
+
+        def evaluate(config):
+            done.append(("eval", config["checkpoint"]))
+            rows = {t: {"episodes": [{"seed": 1000 + i, "success": True} for i in range(3)]} for t in config["tasks"]}
+            folder = tmp_path / config["out"]
+            folder.mkdir(parents=True)
+            (folder / "results.json").write_text(json.dumps({"per_task": rows}))
+
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(comparison.commands, "train", train)
+        monkeypatch.setattr(comparison.commands, "evaluate", evaluate)
+        path = self.write(tmp_path, self.BASE.replace("OUT", "o"))
+        summary = comparison.compare(path, ["seeds=[0,1]"])
+        assert [d[0] for d in done] == ["train", "eval"] * 4
+        assert [d[1] for d in done if d[0] == "train"] == ["o/a/seed0", "o/b/seed0", "o/a/seed1", "o/b/seed1"]
+        assert summary["arms"]["b"]["success"] == 1
+        comparison.compare(path, ["seeds=[0,1]"])
+        assert len(done) == 8
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (("baseline: a", "baseline: z"), "unknown baseline arm 'z'; choose one of: a, b"),
+            (("tasks: [reach-v3]", "tasks: []"), "at least one arm, task and seed"),
+            (("name: c", "nam: c"), "unknown setting of .*'nam'"),
+            (("action/tiny", "action/huge"), "action/huge"),
+        ],
+    )
+    def test_mistakes_are_found_before_anything_runs(self, tmp_path, change, message):
+        with pytest.raises(UserError, match=message):
+            comparison.compare(self.write(tmp_path, self.BASE.replace("OUT", str(tmp_path)).replace(*change)), [])
+
+    def test_an_unknown_name_lists_the_known(self):
+        with pytest.raises(UserError, match=r"unknown comparison .* choose one of: .*joint"):
+            comparison.load("jiont", [])
+
+    @pytest.mark.parametrize("name", ["joint"])
+    def test_foreacts_own_compose(self, name):
+        plan = comparison.load(name, [])
+        for arm_name in plan.arms:
+            train, evaluate = comparison._settings(plan, arm_name, 0, plan.tasks)
+            assert train["data"][0]["path"].endswith("data")
+            assert evaluate["seed"] == 1000
