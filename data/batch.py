@@ -15,7 +15,7 @@ class Batch:
 
     images {camera: (B, T, H, W, 3) uint8} · future {camera: (B, F, H, W, 3) uint8} · depth {camera: (B, T, H, W)
     float32, m} and future_depth where the embodiment has it · latents {camera: (B, 1 + F, h, w, C) float16} of the
-    present frame and the future ones where a tokenizer made them · state (B, T, S) ·
+    present frame and the future ones where a tokenizer made them · state (B, T, S) · future_state (B, F, S) ·
     action, action_executed (B, K, A) · privileged (B, P) at the present step, training targets only ·
     task (B,) index into the dataset's task list · step (B,) position inside the episode ·
     *_pad: True where a window reaches beyond its episode and repeats the edge.
@@ -34,6 +34,7 @@ class Batch:
     depth: dict[str, Tensor] = field(default_factory=dict)
     future_depth: dict[str, Tensor] = field(default_factory=dict)
     latents: dict[str, Tensor] = field(default_factory=dict)
+    future_state: Tensor | None = None
     future_pad: Tensor | None = None
     privileged: Tensor | None = None
 
@@ -85,6 +86,7 @@ def fake_batch(
         depth=distances(n_obs_steps),
         future_depth=distances(n_future),
         state=normal(size, n_obs_steps, embodiment.state_dim),
+        future_state=normal(size, n_future, embodiment.state_dim),
         action=action,
         action_executed=action.clone(),
         privileged=normal(size, embodiment.privileged_dim) if embodiment.privileged else None,

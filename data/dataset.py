@@ -92,6 +92,7 @@ class Dataset:
             future_depth={name: self._frames(f"depth/{name}", at.future) for name in self._depth if has_future},
             latents={name: self._frames(f"latent/{name}", _now_and_ahead(at)) for name in self._latents},
             state=self._values("state", at.obs),
+            future_state=self._values("state", at.future) if has_future else None,
             action=self._values("action", at.action),
             action_executed=self._values("action_executed", at.action),
             privileged=self._values("privileged", now),

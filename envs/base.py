@@ -60,7 +60,7 @@ class Env(gymnasium.Env):
         """What the robot sees now. Keys: images, state, and where asked for depth [m] and privileged."""
         if self._steps < 0:
             raise UserError(f"{self.task.id}: nothing to observe before the first reset; call reset() first")
-        obs: Obs = {"images": {}, "state": self._state().astype(np.float32)}
+        obs: Obs = {"images": {}, "state": self.state()}
         for camera in self.embodiment.cameras:
             obs["images"][camera.name], depth = self._draw(camera)
             if depth is not None:
@@ -68,6 +68,10 @@ class Env(gymnasium.Env):
         if self._observe_privileged:
             obs["privileged"] = self.privileged()
         return obs
+
+    def state(self) -> np.ndarray:
+        """Proprioception (S,) float32 now; draws nothing."""
+        return self._state().astype(np.float32)
 
     def render(self) -> np.ndarray:
         """The first camera's picture, for gymnasium's wrappers."""

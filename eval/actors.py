@@ -109,6 +109,10 @@ class PolicyActor:
                 f"n_action_steps is {self.n_action_steps}, but the checkpoint's chunks have "
                 f"{self.policy.horizon} actions; choose n_action_steps from 1 to {self.policy.horizon}"
             )
+        if self.poses and self.ensemble is not None:
+            raise UserError(
+                "temporal ensembling averages actions of one step; this checkpoint tells poses: ensemble=null"
+            )
         if self.batch_shape is None:
             self.batch_shape = 4 if str(getattr(self.policy, "device", "cpu")).startswith("cpu") else 32
         if self.batch_shape < 1:
@@ -131,6 +135,11 @@ class PolicyActor:
         return bool(getattr(self.policy, "can_imagine", False)) and bool(self.future_offsets)
 
     @property
+    def poses(self) -> bool:
+        """Do chunks hold poses, for a planner, and not actions?"""
+        return bool(getattr(self.policy, "poses", False))
+
+    @property
     def future_offsets(self) -> tuple[int, ...]:
         """How many steps ahead the foreseen pictures are."""
         return tuple(getattr(self.policy, "future_offsets", ()))
@@ -142,6 +151,7 @@ class PolicyActor:
             "n_obs_steps": self.policy.n_obs_steps,
             "obs_stride": int(getattr(self.policy, "obs_stride", 1)),
             "look_every": self.steps,
+            "poses": self.poses,
         }
 
     def describe(self) -> dict[str, Any]:
@@ -177,7 +187,9 @@ class PolicyActor:
         )
         took = 1e3 * (time.perf_counter() - before)
         chunks = np.asarray(chunks, np.float32)
-        wanted = (len(asked), self.policy.horizon, self.policy.embodiment.action_dim)
+        embodiment = self.policy.embodiment
+        size = embodiment.state_dim if self.poses else embodiment.action_dim
+        wanted = (len(asked), self.policy.horizon, size)
         if chunks.shape != wanted:
             raise UserError(f"{self.name} returned actions {chunks.shape}, need {wanted} (rows, chunk, action)")
         for row, one in zip(chunks, asked, strict=True):

@@ -94,6 +94,7 @@ def _ask(
         score.add_pictures(_stacked(policy, answer), real, now, hidden)
     if answer.actions is not None:
         wanted = batch.action_executed if query in DYNAMICS else batch.action
+        wanted = batch.future_state if policy.poses else wanted
         assert wanted is not None
         score.add_actions(answer.actions, wanted)
     shown = [_by_camera(policy, pictures) for pictures in (now, real)]
@@ -137,6 +138,8 @@ def _given(policy: Policy, batch: Batch, query: str) -> tuple[Given, Tensor]:
                 hidden = ~cells.transpose(1, 2)
     executed = None if batch.action_executed is None else batch.action_executed.numpy()
     future, depth = ({c: v.numpy() for c, v in d.items()} for d in (batch.future, batch.future_depth))
+    if policy.poses and batch.future_state is not None:
+        executed = batch.future_state.numpy()
     return Given(actions=executed, future=future, depth=depth, shown=shown), hidden
 
 
@@ -166,7 +169,7 @@ def windows_of(policy: Policy) -> Windows:
 def _fields(policy: Policy) -> list[tuple[str, slice]]:
     """Where each field of the action lies."""
     found, start = [], 0
-    for f in policy.embodiment.action:
+    for f in policy.embodiment.state if policy.poses else policy.embodiment.action:
         found.append((f.name, slice(start, start + f.size)))
         start += f.size
     return found

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..envs.errors import UserError, choose
 from ..envs.spec import Camera, Embodiment
+from ..envs.waypoints import Planner
 
 Observation = dict[str, Any]  # {"images": {camera: (T, H, W, 3) u8}, "state": (T, S) f32}
 
@@ -25,7 +26,8 @@ class Start:
     seed: of `env.reset`. The policy looks every `look_every` steps (0: never) and then sees `n_obs_steps`
     observations that are `obs_stride` steps apart, the last one now. film_every: keep every so-manieth
     picture; 0: no film.
-    expected: the checkpoint's embodiment, checked against the environment's.
+    expected: the checkpoint's embodiment, checked against the environment's. poses: what comes are not actions but
+    poses, to which a planner drives; the policy then looks whenever one is reached.
     """
 
     task: str
@@ -36,6 +38,7 @@ class Start:
     n_obs_steps: int = 1
     obs_stride: int = 1
     look_every: int = 0
+    poses: bool = False
     film_every: int = 0
 
 
@@ -82,6 +85,7 @@ class Stage:
         self.film: list[tuple[int, dict[str, np.ndarray]]] = []
         self.history: dict[int, Observation] = {}
         self._seen: tuple[int, Observation] = (0, obs)
+        self.planner = Planner(env.embodiment) if start.poses else None
         self._remember()
 
     def act(self, action: np.ndarray) -> None:
@@ -95,6 +99,15 @@ class Stage:
         self.done = self.success or bool(truncated) or self.step >= self.start.max_steps
         self._remember()
 
+    def go(self, pose: np.ndarray) -> None:
+        """Drive to a pose (S,), as many steps as the planner takes."""
+        assert self.planner is not None
+        self.planner.aim()
+        reached = False
+        while not (reached or self.done):
+            action, reached = self.planner.step(self.env.state(), pose)
+            self.act(action)
+
     def observe(self) -> Observation:
         """The observation of the present step, drawn at most once."""
         if self._seen[0] != self.step:
@@ -104,6 +117,8 @@ class Stage:
     def look(self) -> Look:
         """The stacked history for the policy, or the end of the episode."""
         look = Look(step=self.step, done=self.done, success=self.success, reward=self.reward)
+        if self.planner is not None:
+            self.history = {self.step: self.observe()}  # it comes when a pose is reached, at no foreseen step
         if self.done:
             look.film, look.actions = self.film, self.actions()
         else:
@@ -145,9 +160,12 @@ def begin(stage: Stage, start: Start) -> Look:
 
 
 def run(stage: Stage, actions: np.ndarray) -> Look:
-    """Command: execute actions (n, A) until success, the step limit or their end; the next look."""
+    """Command: execute actions (n, A), or go to poses, until success, the step limit or their end; the next look."""
     for action in actions:
-        stage.act(action)
+        if stage.planner is None:
+            stage.act(action)
+        else:
+            stage.go(action)
         if stage.done:
             break
     return stage.look()
@@ -187,7 +205,9 @@ def check_embodiment(ours: Embodiment, theirs: Embodiment, task: str, who: str =
 
 
 def _stack(rows: list[Observation]) -> Observation:
-    return {
-        "images": {name: np.stack([row["images"][name] for row in rows]) for name in rows[-1]["images"]},
-        "state": np.stack([np.asarray(row["state"], np.float32) for row in rows]),
+    pictures = {
+        kind: {name: np.stack([row[kind][name] for row in rows]) for name in rows[-1][kind]}
+        for kind in ("images", "depth")
+        if kind in rows[-1]
     }
+    return {**pictures, "state": np.stack([np.asarray(row["state"], np.float32) for row in rows])}

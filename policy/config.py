@@ -28,7 +28,8 @@ def positive(name: str, value: int) -> None:
 class Process:
     """How one segment is noised, what is predicted, and how much its loss weighs.
 
-    ramp: updates over which the weight rises from 0.
+    ramp: updates over which the weight rises from 0 · variance: 'learned' adds the variational bound of the reverse
+    step's variance (Nichol and Dhariwal 2021), which solver `ancestral` then takes; 'fixed' takes the posterior's.
     """
 
     path: str = "flow"
@@ -37,11 +38,13 @@ class Process:
     times_settings: dict[str, float] = field(default_factory=dict)
     weight: float = 1.0
     ramp: int = 0
+    variance: str = "fixed"
 
     def __post_init__(self):
         choose(self.path, PATHS, "path")
         choose(self.target, TARGETS, "prediction target")
         choose(self.times, TIMES, "time distribution")
+        choose(self.variance, ("fixed", "learned"), "variance")
 
     def weight_at(self, step: int) -> float:
         """The weight after so many updates."""
@@ -79,6 +82,7 @@ class ModelConfig:
     frame. stack_now: put the present frame's pixels on the channels of the foreseen ones.
     latent: foresee the latents of a tokenizer of these sizes; future_patch then counts latent cells.
     depth: see and foresee depth as well, from 0 to so many metres (what is farther counts as that far); 0 for none.
+    poses: denoise the robot's state at the foreseen steps in the place of actions; a planner drives there.
     layout: 'tokens' gives each frame and action tokens of its own, and the observation a clean context that is encoded
     once; 'stacked' is PAD's: steps lie on channels, the present frame and state beside them, and the instruction joins
     the time. coupling: which denoised segment sees which (`segments.COUPLINGS`). times: 'independent' draws a time for
@@ -104,6 +108,7 @@ class ModelConfig:
     depth_patch: int = 16
     action_process: Process = field(default_factory=Process)
     future_process: Process = field(default_factory=_frames)
+    poses: bool = False
     layout: str = "tokens"
     coupling: str = "action_blind"
     times: str = "independent"
@@ -133,6 +138,11 @@ class ModelConfig:
             self._check_query(query)
         if any(step < 1 for step in self.future):
             raise UserError(f"future frames start at least one step ahead, got future={list(self.future)}")
+        if self.poses and (self.horizon != len(self.future) or self.n_obs_steps != 1):
+            raise UserError(
+                f"poses are those of the foreseen steps, seen from one frame: horizon {self.horizon} must be "
+                f"{len(self.future)}, the number of future frames, and n_obs_steps {self.n_obs_steps} must be 1"
+            )
         for name in ("future", "depth") if self.depth else ("future",):
             if self.side(name) % self.patch(name):
                 raise UserError(f"{name}: {self.side(name)} cells do not divide into patches of {self.patch(name)}")

@@ -61,13 +61,17 @@ class Denoiser(nn.Module):
         self.backbone = Backbone(backbone, len(self.segments) if own_final else 1)
         self.position = nn.ParameterDict({k: self._positions(k) for k in self.segments})
         self.embed = nn.ModuleDict({k: nn.Linear(s.width + beside.get(k, 0), d) for k, s in self.segments.items()})
-        self.head = nn.ModuleDict({k: nn.Linear(d, s.width) for k, s in self.segments.items()})
+        self.head = nn.ModuleDict({k: nn.Linear(d, self._outputs(k)) for k in self.segments})
         for head in self.head.values():
             nn.init.zeros_(head.weight)  # type: ignore[arg-type]
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]
 
+    def _outputs(self, name: str) -> int:
+        """Channels of a head: the target, and beside it the variance where that is learned."""
+        return self.segments[name].width * (2 if self.processes[name].variance == "learned" else 1)
+
     def denoise(self, segments: dict[str, Segment], encoding: Encoding) -> dict[str, Float[Tensor, "b n l c"]]:
-        """Predict each present segment's target from its noisy values."""
+        """Predict each present segment's target from its noisy values; 2 C channels where variance is learned."""
         segments = {name: segments[name] for name in self.segments if name in segments}  # one order
         tokens = []
         for name, segment in segments.items():

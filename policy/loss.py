@@ -9,9 +9,11 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..data.batch import Batch
+from .config import Process
 from .denoiser import Denoiser, Encoding
-from .diffusion.path import PATHS, target
+from .diffusion.path import PATHS, estimate, target
 from .diffusion.times import sample_times
+from .diffusion.variance import bound
 from .known import KNOWN, known
 from .model import Model
 from .nn.backbone import Context
@@ -130,7 +132,8 @@ def _prepare(
     seen = transforms.seen(batch.images, batch.depth, offset)
     observation = transforms.observe(seen, transforms.present(batch, seen), batch.state, sentence, noise)
     targets = transforms.targets(batch, observation.now, offset)
-    executed = None if batch.action_executed is None else transforms.action(batch.action_executed)
+    done = None if transforms.config.poses else batch.action_executed  # poses are what came of it
+    executed = None if done is None else transforms.action(done)
     return Prepared(model.encode(observation), targets, transforms.keep(batch), executed)
 
 
@@ -178,21 +181,31 @@ def _query_loss(
         path = PATHS[process.path]
         segments[name] = assume(role, x0, eps, t, path, clean)
         if learned(query, name):
-            wanted[name] = target(process.target, path, x0, eps, t)
+            wanted[name] = (x0, target(process.target, path, x0, eps, t))
     predictions = model.denoise(segments, prepared.encoding)
-    return {
-        name: _masked_mse(predictions[name].float(), value, prepared.keep[name], segments[name])
-        for name, value in wanted.items()
-    }
+    losses = {}
+    for name, (x0, value) in wanted.items():
+        error = _error(model.processes[name], predictions[name].float(), x0, value, segments[name])
+        losses[name] = _masked_mean(error, prepared.keep[name], segments[name])
+    return losses
 
 
-def _masked_mse(prediction: Tensor, wanted: Tensor, keep: Tensor, segment: Segment) -> Tensor:
+def _error(process: Process, prediction: Tensor, x0: Tensor, wanted: Tensor, segment: Segment) -> Tensor:
+    """Squared error of every number (B, N, L, C), and where the variance is learned the bound that teaches it."""
+    if process.variance == "fixed":
+        return (prediction - wanted).square()
+    path, (prediction, raw) = PATHS[process.path], prediction.chunk(2, dim=-1)
+    found, _ = estimate(process.target, path, segment.x, prediction, segment.t)
+    return (prediction - wanted).square() + bound(path, x0, found, raw, segment.t)
+
+
+def _masked_mean(error: Tensor, keep: Tensor, segment: Segment) -> Tensor:
     """Mean over what is neither padding (keep (B, L, 1 or C)) nor observed."""
     mask = keep.unsqueeze(1)
     if segment.clean is not None:
         mask = mask & ~segment.clean[..., None]
-    mask = mask.expand(prediction.shape)
-    return ((prediction - wanted).square() * mask).sum() / mask.sum().clamp(min=1)
+    mask = mask.expand(error.shape)
+    return (error * mask).sum() / mask.sum().clamp(min=1)
 
 
 def _offsets(size: int, most: int, generator: torch.Generator, device: torch.device) -> Tensor | None:

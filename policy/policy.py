@@ -79,6 +79,11 @@ class Policy:
         return self.config.n_action_steps
 
     @property
+    def poses(self) -> bool:
+        """Does `act` return poses (B, F, S) at the foreseen steps, for a planner, and not actions?"""
+        return self.config.poses
+
+    @property
     def can_imagine(self) -> bool:
         return self.config.can_imagine
 
@@ -94,7 +99,7 @@ class Policy:
         keys: Sequence[Key],
         batch_shape: int | None = None,
     ) -> np.ndarray:
-        """Action chunks (B, K, A) float32 in the robot's units, clipped to its bounds.
+        """Action chunks (B, K, A) float32 in the robot's units, clipped to its bounds; or poses, see `poses`.
 
         observations: see `inputs.observe` · keys: integers that seed each row's noise, such as (seed, episode, step) ·
         batch_shape: pad to so many rows.
@@ -139,7 +144,11 @@ class Policy:
             raise UserError(f"query {query!r} is about actions, and the observations have no state")
         names = self.model.segments if guidance != 1 else roles
         noise = {name: self._noise(name, keys, len(seen.images)) for name in names}
-        start = Start(roles, noise, self._given(roles, given, seen, query), given.shown)
+
+        def fresh(step: int) -> dict[str, Tensor]:
+            return {name: self._noise(name, [(*key, step + 1) for key in keys], len(seen.images)) for name in roles}
+
+        start = Start(roles, noise, self._given(roles, given, seen, query), given.shown, fresh)
         found = sample(self.model, self.model.encode(seen), start, self.config.solver, guidance=guidance)
         return self._answer(
             {name: found[name][:rows] for name in start.moving()}, {k: v[:rows] for k, v in seen.now.items()}

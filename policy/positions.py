@@ -22,5 +22,5 @@ def context_positions(config: ModelConfig, views: int, *, with_state: bool = Tru
 
 def segment_positions(name: str, shape: Shape, config: ModelConfig) -> Tensor:
     """Positions of a denoised segment's tokens: (L, 3)."""
-    times = range(config.horizon) if name == "action" else config.future
+    times = range(config.horizon) if name == "action" and not config.poses else config.future
     return shape.positions([float(t) for t in times], config.cell(name) / config.image.stride)

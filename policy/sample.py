@@ -1,6 +1,6 @@
 """The sampler: carry the denoised segments of a query from noise to data, beside what is observed."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -9,8 +9,9 @@ from torch import Tensor
 from .config import SolverConfig
 from .denoiser import Denoiser, Encoding
 from .diffusion.path import PATHS, estimate
-from .diffusion.solve import Values, solve
+from .diffusion.solve import SHARE, Values, solve
 from .diffusion.times import time_grid
+from .diffusion.variance import share_of
 from .segments import PARTIAL, Role, Segment
 
 
@@ -27,6 +28,7 @@ class Start:
     noise: Mapping[str, Tensor]
     given: Mapping[str, Tensor] = field(default_factory=dict)
     shown: Mapping[str, Tensor] = field(default_factory=dict)
+    fresh: Callable[[int], Values] | None = None
 
     def moving(self) -> list[str]:
         """Segments that are denoised, wholly or in part."""
@@ -63,7 +65,7 @@ def sample(
         found = _estimates(model, {**fixed, **noisy}, encoding, x, t)
         if guidance == 1:
             return found
-        return {name: _guided(name, noisy[name], x, t) + guidance * found[name] for name in found}
+        return found | {name: _guided(name, noisy[name], x, t) + guidance * found[name] for name in noisy}
 
     def _guided(name: str, segment: Segment, x: Values, t: dict[str, float]) -> Tensor:
         others = {other: _noise(start.noise[other]) for other in start.roles if other != name}
@@ -71,7 +73,7 @@ def sample(
 
     grids = {name: time_grid(solver.grid, solver.steps, path) for name, path in paths.items()}
     first = {name: float(path.sigma(grids[name][0])) * start.noise[name] for name, path in paths.items()}
-    found = start.show(solve(denoise, first, grids, paths, solver.rule))
+    found = start.show(solve(denoise, first, grids, paths, solver.rule, fresh=start.fresh))
     observed = {name: values for name, values in start.given.items() if start.roles[name] == Role.OBSERVE}
     return found | observed
 
@@ -79,13 +81,16 @@ def sample(
 def _estimates(
     model: Denoiser, segments: dict[str, Segment], encoding: Encoding, x: Values, t: dict[str, float]
 ) -> Values:
-    """x̂0 of every segment of x."""
+    """x̂0 of every segment of x, and where their variances lie if those are learned."""
     predictions = model.denoise(segments, encoding)
     found = {}
     for name, value in x.items():
         process = model.processes[name]
-        path = PATHS[process.path]
-        found[name] = estimate(process.target, path, value, predictions[name].squeeze(1), t[name])[0]
+        prediction = predictions[name].squeeze(1)
+        if process.variance == "learned":
+            prediction, raw = prediction.chunk(2, dim=-1)
+            found[name + SHARE] = share_of(raw)
+        found[name] = estimate(process.target, PATHS[process.path], value, prediction, t[name])[0]
     return found
 
 

@@ -65,7 +65,8 @@ class Shape:
 def segment_shapes(config: ModelConfig, embodiment: Embodiment) -> dict[str, Shape]:
     """Every segment that can be denoised, in the order of the sequence."""
     folded = config.layout == "stacked"
-    shapes = {"action": Shape(config.horizon, 1, 1, 1, embodiment.action_dim, folded)}
+    size = embodiment.state_dim if config.poses else embodiment.action_dim
+    shapes = {"action": Shape(config.horizon, 1, 1, 1, size, folded)}
     channels = {"future": config.latent.latent if config.latent else 3} | ({"depth": 1} if config.depth else {})
     for name, n in channels.items():
         if config.can_imagine:

@@ -142,20 +142,30 @@ class Transforms:
         maps = values + now if self.config.future_delta else values
         return self.tokenizer.decode(maps) if name == "future" and self.tokenizer else maps.clamp(-1, 1)
 
+    @property
+    def _told(self) -> Normalizer:
+        """Of what the action segment holds."""
+        return self.normalizers["state" if self.config.poses else "action"]
+
     def action(self, action: Tensor) -> Tensor:
-        """Chunks (B, K, A) in the robot's units to tokens (B, L, C)."""
-        scaled = self.normalizers["action"].normalise(action)
-        return self.shapes["action"].arrange(rearrange(scaled, "b k a -> b k 1 1 1 a"))
+        """Chunks (B, K, A) of actions, or of poses (B, F, S), in the robot's units to tokens (B, L, C)."""
+        return self.shapes["action"].arrange(rearrange(self._told.normalise(action), "b k a -> b k 1 1 1 a"))
 
     def commands(self, tokens: Tensor) -> np.ndarray:
-        """The inverse of `action`, clipped to the robot's bounds."""
-        low, high = self.embodiment.action_low, self.embodiment.action_high
+        """The inverse of `action`; actions are clipped to the robot's bounds, poses to its state's."""
+        fields = self.embodiment.state if self.config.poses else self.embodiment.action
+        low, high = (np.concatenate([np.array(getattr(f, end), np.float32) for f in fields]) for end in ("low", "high"))
         chunk = rearrange(self.shapes["action"].restore(tokens), "b k 1 1 1 a -> b k a")
-        return np.clip(self.normalizers["action"].unnormalise(chunk).cpu().numpy(), low, high)
+        return np.clip(self._told.unnormalise(chunk).cpu().numpy(), low, high)
+
+    def _chunks(self, batch: Batch) -> tuple[Tensor | None, Tensor | None]:
+        """What the action segment holds, and where it leaves its episode."""
+        return (batch.future_state, batch.future_pad) if self.config.poses else (batch.action, batch.action_pad)
 
     def targets(self, batch: Batch, now: Maps, offset: Tensor | None = None) -> dict[str, Tensor]:
         """Clean tokens (B, L, C) of the segments that can be denoised: the actions and what is foreseen."""
-        targets = {} if batch.action is None else {"action": self.action(batch.action)}
+        chunk, _ = self._chunks(batch)
+        targets = {} if chunk is None else {"action": self.action(chunk)}
         if self.config.can_imagine and batch.future:
             seen = self.seen(batch.future, batch.future_depth, offset)
             ahead = self.maps(seen, {c: v[:, 1:] for c, v in batch.latents.items()})
@@ -168,7 +178,8 @@ class Transforms:
 
     def keep(self, batch: Batch) -> dict[str, Tensor]:
         """Which entries of `targets` lie inside their episode: (B, L, 1 or C) bool."""
-        padded = {"action": batch.action_pad} | dict.fromkeys(self.foreseen, batch.future_pad)
+        chunk, pad = self._chunks(batch)
+        padded = {"action": None if chunk is None else pad} | dict.fromkeys(self.foreseen, batch.future_pad)
         return {name: self.shapes[name].spread(~pad) for name, pad in padded.items() if pad is not None}
 
 
@@ -177,5 +188,7 @@ def fit_scales(transforms: Transforms, batch: Batch) -> dict[str, float]:
     if not (transforms.config.can_imagine and batch.future):
         return {}
     plain = replace(transforms, scales={})
-    tokens = plain.targets(replace(batch, action=None), plain.present(batch, plain.seen(batch.images, batch.depth)))
+    tokens = plain.targets(
+        replace(batch, action=None, future_state=None), plain.present(batch, plain.seen(batch.images, batch.depth))
+    )
     return {name: max(float(tokens[name].std()), 1e-3) for name in plain.foreseen}

@@ -48,8 +48,10 @@ def looking(policy: Policy, dataset: Dataset, *, most: int = 64) -> dict[str, fl
     The mean of the first `n_action_steps` actions is compared with the expert's, over episodes: first_corr is their
     correlation and first_error their root mean squared difference in units of the expert's spread, both pooled over
     action dimensions (one that hardly varies counts little). Empty where there are fewer than three episodes, or where
-    the expert begins all of them alike, so that nothing is to be seen.
+    the expert begins all of them alike, so that nothing is to be seen, or where the policy tells poses.
     """
+    if policy.poses:
+        return {}
     rows = np.flatnonzero(dataset.step == 0)[:most]
     n = policy.n_action_steps
     predicted, wanted = [], []

@@ -14,6 +14,7 @@ rules differ in where they take the estimates:
 | `midpoint` | half-way, after half a step                                  | 2 n         | 2     |
 | `heun`     | mean of t and s; half-way in a step that ends in data        | 2 n         | 2     |
 | `dpmpp_2m` | at t, x̂0 extrapolated from the step before (Lu et al. 2022)  | n           | 2     |
+| `ancestral`| at t; fresh noise of the posterior's variance (Ho et al. 2020)| n           | -     |
 
 Half-way is half the noise level σ/(α + σ): that is (t + s)/2 on the linear path, and it keeps the order on
 the DDPM paths, where σ grows like sqrt(t). Karras et al. 2022 end `heun` with an Euler step, since ε̂ is not
@@ -32,10 +33,18 @@ from torch import Tensor
 
 from ...envs.errors import UserError, choose
 from .path import Path
+from .variance import log_variance
 
 Values = dict[str, Tensor]
 Denoise = Callable[[Values, dict[str, float], int], Mapping[str, Tensor]]
-"""(x, t, step) → x̂0 per segment. `step` counts evaluations, half-steps too: see `evaluation_times`."""
+"""(x, t, step) → x̂0 per segment. `step` counts evaluations, half-steps too: see `evaluation_times`.
+
+Under the name of a segment and `SHARE` it may return where the variance lies, for `ancestral` (see `variance`).
+"""
+
+SHARE = "/share"
+Fresh = Callable[[int], Values]
+"""Step → standard normal noise per segment."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +96,21 @@ def _halfway(grids: Mapping[str, Tensor], paths: Mapping[str, Path]) -> list[Poi
 class _Evaluator:
     """Calls the network, counts, and turns x̂0 into (x̂0, ε̂)."""
 
-    def __init__(self, denoise: Denoise):
-        self._denoise, self._count = denoise, 0
+    def __init__(self, denoise: Denoise, fresh: Fresh | None):
+        self._denoise, self._fresh, self._count = denoise, fresh, 0
+        self.shares: Values = {}
+
+    def noise(self) -> Values:
+        """Fresh noise, another after each evaluation."""
+        if self._fresh is None:
+            raise ValueError("this rule draws noise in every step: pass fresh=")
+        return self._fresh(self._count)
 
     def __call__(self, x: Values, at: Points) -> Estimate:
         t = {name: point.t for name, point in at.items()}
         x0 = dict(self._denoise(x, t, self._count))
         self._count += 1
+        self.shares = {name: x0[name + SHARE] for name in x if name + SHARE in x0}
         return estimate_at(x, {name: x0[name] for name in x}, at)
 
 
@@ -173,6 +190,25 @@ def _dpmpp_2m(evaluate: _Evaluator, x: Values, leg: Leg, last: Values | None) ->
     return move(x, estimate_at(x, x0, leg.start), leg.start, leg.end), now.x0
 
 
+def _ancestral(evaluate: _Evaluator, x: Values, leg: Leg, _: Values | None) -> Step:
+    now, noise = evaluate(x, leg.start), evaluate.noise()
+    moved = {}
+    for name, here in leg.start.items():
+        there, x0, eps = leg.end[name], now.x0[name], now.eps[name]
+        if here == there:
+            moved[name] = x[name]
+            continue
+        beta = max(here.sigma**2 - (here.alpha / there.alpha * there.sigma) ** 2, 0.0)
+        least = beta * (there.sigma / here.sigma) ** 2 if here.sigma else 0.0
+        spread: float | Tensor = math.sqrt(least)
+        if least and name in evaluate.shares:
+            logs = [x0.new_tensor(value) for value in (beta, least)]
+            spread = (0.5 * log_variance(evaluate.shares[name], *logs)).exp()
+        mean = there.alpha * x0 + math.sqrt(max(there.sigma**2 - least, 0.0)) * eps
+        moved[name] = mean + spread * noise[name] if least else mean
+    return moved, now.x0
+
+
 def _extrapolation(before: Point, start: Point, end: Point) -> float:
     """h / (2 h_before) in half the log-SNR; 0 for a step that ends in data or a first one from pure noise."""
     here = start.half_log_snr
@@ -199,6 +235,7 @@ RULES: dict[str, Rule] = {
     "midpoint": Rule(_midpoint, lambda leg: leg.middle, lambda n: 2 * n),
     "heun": Rule(_heun, lambda leg: leg.middle if _ends_clean(leg) else leg.end, lambda n: 2 * n),
     "dpmpp_2m": Rule(_dpmpp_2m, lambda leg: None, lambda n: n),
+    "ancestral": Rule(_ancestral, lambda leg: None, lambda n: n),
 }
 """Every solver by name."""
 
@@ -230,6 +267,7 @@ def solve(
     paths: Mapping[str, Path],
     rule: str = "euler",
     callback: Callable[[int, Values, Values], None] | None = None,
+    fresh: Fresh | None = None,
 ) -> Values:
     """Carry every segment of x along its grid, usually from noise to data.
 
@@ -240,6 +278,7 @@ def solve(
         paths: path of each segment.
         rule: a name in `RULES`.
         callback: called with (step from 0, new values, x̂0) after each step.
+        fresh: noise for `ancestral`, which draws some in every step.
 
     Raises:
         UserError: unknown rule, grids of unequal length, or a grid that leaves t = 0 (x̂0 alone does not say
@@ -247,7 +286,7 @@ def solve(
     """
     step = RULES[choose(rule, RULES, "solver")].step
     _check(x, grids, paths)
-    evaluate, x0 = _Evaluator(denoise), None
+    evaluate, x0 = _Evaluator(denoise, fresh), None
     for k, leg in enumerate(_legs(grids, paths)):
         x, x0 = step(evaluate, x, leg, x0)
         if callback is not None:

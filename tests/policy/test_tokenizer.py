@@ -136,8 +136,8 @@ def test_clear_errors(trained, store, latent_preset, tmp_path):
     lost = dataclasses.replace(latent_preset, latent=SIZES)
     with pytest.raises(UserError, match="name the run that trained their tokenizer"):
         train(store, lost, SHORT, tmp_path / "x", progress=False)
+    moved = dataclasses.replace(SHORT, image_shift=2)
     with pytest.raises(UserError, match="moves frames"):
-        moved = dataclasses.replace(SHORT, image_shift=2)
         train(store, latent_preset, moved, tmp_path / "y", tokenizer=trained, progress=False)
     (find_checkpoint(trained) / "tokenizer.safetensors").write_bytes(b"torn")
     with pytest.raises(UserError, match="holds no readable tokenizer"):
