@@ -60,11 +60,17 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     compare.add_argument("name", metavar="NAME", help="a YAML file, or one of foreact's own comparisons, such as joint")
     compare.add_argument("settings", nargs="*", metavar="key=value")
-    data = verbs.add_parser("data", help="look into a store: info, doctor (what is wrong with it), view (a web page)")
-    data.add_argument("what", choices=("info", "doctor", "view"))
-    data.add_argument("path", metavar="PATH")
+    data = verbs.add_parser(
+        "data", help="look into a store: info, doctor (what is wrong), view (a web page); clips: make one of videos"
+    )
+    data.add_argument("what", choices=("info", "doctor", "view", "clips"))
+    data.add_argument("path", metavar="PATH", help="the store; clips: a video file, or a folder of them")
     data.add_argument("--checkpoint", help="doctor: compare the store with the statistics of this checkpoint")
-    data.add_argument("--out", help="view: the folder to write (default: PATH-view)")
+    data.add_argument("--out", help="view: the folder to write (default: PATH-view); clips: the store to write")
+    data.add_argument("--instruction", default="", help="clips: what is done in them, one sentence")
+    data.add_argument("--camera", default="main", help="clips: the policy's camera that they stand for")
+    data.add_argument("--pixels", type=int, default=96, help="clips: side of the stored frames")
+    data.add_argument("--hz", type=float, help="clips: frames a second to keep (default: the first clip's own)")
     data.add_argument("--episodes", type=int, default=12, help="view: how many episodes to show")
     bench = verbs.add_parser("bench", help="measure speed against a named baseline in the same run")
     bench.add_argument("name", metavar="NAME", help="render, train or act")
@@ -80,6 +86,11 @@ def run(arguments: argparse.Namespace) -> int:
     from . import commands
 
     if arguments.verb == "data":
+        if arguments.what == "clips":
+            return commands.clips(
+                arguments.path, arguments.out, instruction=arguments.instruction, camera=arguments.camera,
+                pixels=arguments.pixels, hz=arguments.hz,
+            )  # fmt: skip
         return commands.data(
             arguments.what, arguments.path,
             checkpoint=arguments.checkpoint, out=arguments.out, episodes=arguments.episodes,

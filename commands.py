@@ -54,8 +54,9 @@ def collect(config: Mapping[str, Any]) -> None:
     from .data.collect import collect as run
 
     tasks = _names(config["tasks"])
-    options = {k: v for k, v in config.items() if k not in ("tasks", "episodes", "out", "cameras", "pixels")}
-    cameras = envs.views(tasks[0], config["cameras"], config["pixels"]) if tasks else None
+    own = ("tasks", "episodes", "out", "cameras", "pixels", "depth")
+    options = {k: v for k, v in config.items() if k not in own}
+    cameras = envs.views(tasks[0], config["cameras"], config["pixels"], depth=config["depth"]) if tasks else None
     with run(tasks, config["episodes"], config["out"], **options, cameras=cameras) as store:
         say(f"{store.path}: {len(store)} episodes, {store.n_steps} steps. Look: foreact data view {store.path}")
 
@@ -239,4 +240,16 @@ def data(verb: str, path: str, *, checkpoint: str | None = None, out: str | None
         findings = diagnose(path, checkpoint)
         report(path, findings, console)
         return int(any(f.severity == "error" for f in findings))
+    return 0
+
+
+def clips(path: str, out: str | None, **options: Any) -> int:
+    """Make a store without actions of a video file, or of a folder of them."""
+    from .data.clips import import_clips
+
+    if out is None:
+        raise UserError("foreact data clips needs --out, the store to write")
+    store = import_clips([path], out, **options)
+    say(f"{store.path}: {len(store)} clips, {store.n_steps} frames. Beside demonstrations: "
+        f"foreact train 'data=[STORE, {{path: {store.path}, actions: false}}]' …")  # fmt: skip
     return 0

@@ -72,15 +72,17 @@ def compare(name: str, overrides: Sequence[str]) -> dict[str, Any]:
     """
     plan = load(name, overrides)
     runs = [(arm, seed, group) for seed in plan.seeds for arm in plan.arms for group in _groups(plan)]
-    composed = {run: _settings(plan, *run) for run in runs}  # all before the first begins
+    asked = {run: _settings(plan, *run) for run in runs}
+    for train, evaluate in asked.values():  # all before the first begins
+        config_of("train", as_overrides(train)), config_of("eval", as_overrides(evaluate))
     if plan.collect:
         collect = {"tasks": list(plan.tasks), "out": str(plan.folder / "data"), **plan.collect}
         commands.collect(config_of("collect", as_overrides(collect)))
     summary: dict[str, Any] = {}
     for number, run in enumerate(runs, start=1):
-        train, evaluate = composed[run]
+        train, evaluate = asked[run]
         console.rule(f"{number}/{len(runs)} {Path(train['out']).relative_to(plan.folder)}")
-        _run(train, evaluate)
+        _run(plan.folder, train, evaluate)
         summary = _write(plan)
     say(f"Table: {plan.folder / 'comparison.md'}   Plot: {plan.folder / 'comparison.png'}")
     return summary
@@ -92,13 +94,13 @@ def _groups(plan: Comparison) -> list[tuple[str, ...]]:
 
 
 def _settings(plan: Comparison, arm: str, seed: int, tasks: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The composed settings of one training and its evaluation."""
+    """The settings of one training and its evaluation, by dotted name."""
     out = _out(plan, arm, seed, tasks)
     data = plan.arms[arm].get("data", plan.data)
     shared = {**plan.train, **plan.arms[arm], "data": _sources(plan, data), "seed": seed, "out": str(out)}
     evaluate = {"episodes": 20, "video": 2, **plan.eval, "tasks": list(tasks), "checkpoint": str(out)}
     evaluate["out"] = str(out / "eval")
-    return config_of("train", as_overrides(shared)), config_of("eval", as_overrides(evaluate))
+    return shared, evaluate
 
 
 def _out(plan: Comparison, arm: str, seed: int, tasks: tuple[str, ...]) -> Path:
@@ -114,14 +116,15 @@ def _sources(plan: Comparison, data: Any) -> Any:
     return data if isinstance(data, str) else [{"path": collected, **entry} for entry in entries]
 
 
-def _run(train: Mapping[str, Any], evaluate: Mapping[str, Any]) -> None:
-    """Train and evaluate one run, unless that is done with these settings."""
+def _run(folder: Path, train: Mapping[str, Any], evaluate: Mapping[str, Any]) -> None:
+    """Train and evaluate one run, unless that is done with these settings, wherever the folder lies."""
     out = Path(train["out"])
-    done, asked = out / "done.json", json.loads(json.dumps({"train": train, "eval": evaluate}))
+    text = json.dumps({"train": train, "eval": evaluate}).replace(str(folder), ".")
+    done, asked = out / "done.json", json.loads(text)
     if done.is_file() and json.loads(done.read_text()) == asked:
         return
-    _timed(out / MINUTES, lambda: commands.train(train))
-    commands.evaluate(evaluate)
+    _timed(out / MINUTES, lambda: commands.train(config_of("train", as_overrides(train))))
+    commands.evaluate(config_of("eval", as_overrides(evaluate)))
     done.write_text(json.dumps(asked, indent=1) + "\n")
 
 

@@ -138,6 +138,6 @@ def fingerprint(store: Store, n_episodes: int) -> str:
     ends = store.episode_ends[:n_episodes].tolist()
     about = [store.embodiment.to_dict(), ends, meta.task[:n_episodes], meta.seed[:n_episodes].tolist()]
     digest = hashlib.sha256(json.dumps(about).encode())
-    for name in ("state", "action_executed"):
+    for name in (n for n in ("state", "action_executed") if n in store.names):
         digest.update(store.read(name, slice(0, ends[-1] if ends else 0)).tobytes())
     return digest.hexdigest()[:16]

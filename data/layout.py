@@ -61,11 +61,12 @@ def array_specs(embodiment: Embodiment, *, privileged: bool) -> dict[str, ArrayS
     def vector(name: str, size: int) -> ArraySpec:
         return ArraySpec((size,), "float32", ("step", name), _STATE_ROWS)
 
-    specs = {
-        "data/state": vector("state_dim", embodiment.state_dim),
-        "data/action": vector("action_dim", embodiment.action_dim),
-        "data/action_executed": vector("action_dim", embodiment.action_dim),
-    }
+    specs = {}
+    if embodiment.state_dim:  # video alone has neither state nor actions
+        specs["data/state"] = vector("state_dim", embodiment.state_dim)
+    if embodiment.action_dim:
+        specs["data/action"] = vector("action_dim", embodiment.action_dim)
+        specs["data/action_executed"] = vector("action_dim", embodiment.action_dim)
     if privileged:
         specs["data/privileged"] = vector("privileged_dim", embodiment.privileged_dim)
     for camera in embodiment.cameras:

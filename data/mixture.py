@@ -107,6 +107,7 @@ class Mixture:
         self.datasets, held = [], {}
         for i, (source, store) in enumerate(zip(self.sources, stores, strict=True)):
             episodes = used[i]
+            _shares_a_camera(self.main.embodiment, store, source)
             if i in acting:
                 _fits(self.main.embodiment, store, source)
                 others = [u for u, s in zip(used, self.sources, strict=True) if Path(s.path) == Path(source.path)]
@@ -156,3 +157,11 @@ def _fits(main: Embodiment, store: Store, source: Source) -> None:
     lines = main.differences(store.embodiment)
     if lines:
         raise UserError(f"source {source.path} is of another robot or camera than the first:\n  " + "\n  ".join(lines))
+
+
+def _shares_a_camera(main: Embodiment, store: Store, source: Source) -> None:
+    ours, theirs = ([c.name for c in e.cameras] for e in (main, store.embodiment))
+    if not set(ours) & set(theirs):
+        raise UserError(
+            f"source {source.path} has cameras {theirs}, none of the robot's {ours}; import it as one of them"
+        )

@@ -92,7 +92,7 @@ class Store:
 
     @property
     def n_steps(self) -> int:
-        return self._arrays.length("data/state")
+        return self._meta["episode_ends"][-1] if self._meta["episode_ends"] else 0
 
     @property
     def episode_ends(self) -> np.ndarray:  # (E,) int64
@@ -154,12 +154,11 @@ class Store:
         m = self._meta
         rows = slice(m["episode_ends"][i - 1] if i else 0, m["episode_ends"][i])
         data = {name: self.read(name, rows) for name in self.names}
+        nothing = np.zeros((rows.stop - rows.start, 0), np.float32)  # of video alone
         return Episode(
             images={c.name: data[f"image/{c.name}"] for c in self.embodiment.cameras},
             depth={c.name: data[f"depth/{c.name}"] for c in self.embodiment.cameras if c.depth},
-            state=data["state"],
-            action=data["action"],
-            action_executed=data["action_executed"],
+            **{name: data.get(name, nothing) for name in ("state", "action", "action_executed")},
             privileged=data.get("privileged"),
             **{key: m[key][i] for key in ("task", "instruction", "seed", "source", "success")},
         )

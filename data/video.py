@@ -53,6 +53,18 @@ def read_video(path: Path | str) -> np.ndarray:
     return np.stack(frames)
 
 
+def frame_rate(path: Path | str) -> float:
+    """Frames a second of a video file. `UserError` where the file is no readable video."""
+    try:
+        with av.open(str(path)) as container:
+            rate = container.streams.video[0].average_rate
+    except (FFmpegError, IndexError) as error:
+        raise UserError(f"{path} is not a readable video ({error}); write it again") from error
+    if not rate:
+        raise UserError(f"{path} does not say its frame rate; give hz")
+    return float(rate)
+
+
 def _pictures(frames: Iterable[np.ndarray], scale: int, name: str) -> Iterator[np.ndarray]:
     size: tuple[int, ...] | None = None
     for i, frame in enumerate(frames):

@@ -73,12 +73,15 @@ def embodiment(name: str) -> Embodiment:
     return _suite(name).embodiment
 
 
-def views(name: str, cameras: Sequence[str] | None = None, pixels: int | None = None) -> list[Camera]:
+def views(
+    name: str, cameras: Sequence[str] | None = None, pixels: int | None = None, *, depth: bool = False
+) -> list[Camera]:
     """Named views of a task's suite, by default the embodiment's own cameras, drawn at `pixels` a side if given."""
     chosen = [c.name for c in embodiment(name).cameras] if cameras is None else cameras
     known = _suite(name).views
     found = [known[choose(camera, known, "camera")] for camera in chosen]
-    return [c if pixels is None else replace(c, height=pixels, width=pixels) for c in found]
+    sized = [c if pixels is None else replace(c, height=pixels, width=pixels) for c in found]
+    return [replace(c, depth=True) for c in sized] if depth else sized
 
 
 def _suite(name: str) -> Suite:

@@ -21,17 +21,19 @@ class Encoding:
     """An observation as the denoised stream meets it.
 
     context: its clean tokens, encoded once · beside {segment: (B, L, C)}: clean values that join a segment's channels ·
-    condition (B, D) or None: what joins the embedded time.
+    condition (B, D) or None: what joins the embedded time · views: which cameras are there, None for all.
     """
 
     context: Context
     beside: dict[str, Tensor]
     condition: Tensor | None = None
+    views: tuple[int, ...] | None = None
 
     def __getitem__(self, rows: slice) -> "Encoding":
         """The encoding of some samples of the batch."""
         beside = {name: values[rows] for name, values in self.beside.items()}
-        return Encoding(self.context[rows], beside, None if self.condition is None else self.condition[rows])
+        condition = None if self.condition is None else self.condition[rows]
+        return Encoding(self.context[rows], beside, condition, self.views)
 
 
 class Denoiser(nn.Module):
@@ -78,9 +80,9 @@ class Denoiser(nn.Module):
             x = self._input(name, segment)
             if name in encoding.beside:
                 x = torch.cat([x, encoding.beside[name].unsqueeze(1).expand(-1, x.shape[1], -1, -1)], dim=-1)
-            tokens.append(self.embed[name](x) + self.position[name])
+            tokens.append(self.embed[name](x) + self._seen(name, self.position[name], encoding.views))
         rows, selector = self._modulation(segments, encoding.condition)
-        where = [self.places[name] for name in segments]
+        where = [self._seen(name, self.places[name], encoding.views) for name in segments]
         hidden = self.backbone.denoise(
             torch.cat(tokens, dim=2),
             rows,
@@ -96,6 +98,14 @@ class Denoiser(nn.Module):
             name: self.head[name](self.backbone.finish(part, rows, which, kind))
             for name, part, which, kind in zip(segments, hidden.split(lengths, dim=2), chosen, kinds, strict=True)
         }
+
+    def _seen(self, name: str, values: Tensor, views: tuple[int, ...] | None) -> Tensor:
+        """The values (L, ...) of the tokens of a segment whose cameras are there."""
+        shape = self.segments[name]
+        if views is None or shape.views == 1:
+            return values
+        cells = shape.rows * shape.columns
+        return values.view(-1, shape.views, cells, values.shape[-1])[:, list(views)].flatten(0, 2)
 
     def _input(self, name: str, segment: Segment) -> Tensor:
         """The segment's values as the network takes them: scaled to unit variance for EDM (its c_in)."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange
@@ -131,6 +131,7 @@ def _prepare(
         noise = state_noise * torch.randn(batch.state.shape, generator=generator, device=batch.state.device)
     seen = transforms.seen(batch.images, batch.depth, offset)
     observation = transforms.observe(seen, transforms.present(batch, seen), batch.state, sentence, noise)
+    observation = replace(observation, views=transforms.views(batch.images))
     targets = transforms.targets(batch, observation.now, offset)
     done = None if transforms.config.poses else batch.action_executed  # poses are what came of it
     executed = None if done is None else transforms.action(done)
@@ -177,7 +178,9 @@ def _query_loss(
                 process.times, x0.shape[:2], generator, x0.device, stratified=False, **process.times_settings
             )
         shared = t if shared_time else None
-        clean = known(role, model.segments[name], x0.shape[:2], generator) if role in KNOWN else None
+        shape = model.segments[name]
+        shape = replace(shape, views=shape.views * x0.shape[2] // shape.tokens)  # some cameras may be absent
+        clean = known(role, shape, x0.shape[:2], generator) if role in KNOWN else None
         path = PATHS[process.path]
         segments[name] = assume(role, x0, eps, t, path, clean)
         if learned(query, name):

@@ -75,16 +75,19 @@ class Model(Denoiser):
         """What is observed, prepared once for all noise draws and solver steps."""
         sentence = self.from_sentence(observation.sentence)
         if self.config.layout == "stacked":
-            return Encoding(Context.empty(sentence), observation.beside, sentence)
-        return Encoding(self._context(observation, sentence), observation.beside)
+            return Encoding(Context.empty(sentence), observation.beside, sentence, observation.views)
+        return Encoding(self._context(observation, sentence), observation.beside, views=observation.views)
 
     def _context(self, observation: Observation, sentence: Tensor) -> Context:
         b, v, t = observation.images.shape[:3]
-        images = observation.images
+        images, position = observation.images, self.image_position.view(self.views, -1, self.image_position.shape[-1])
+        views = list(observation.views or range(self.views))
         if self.config.center_images:
-            images = (images - self.mean_frame) / self.frame_spread
+            images = (images - self.mean_frame[views]) / self.frame_spread
         frames = rearrange(images, "b v t h w c -> (b v t) c h w")
-        images = rearrange(self.stem(frames), "(b v t) l d -> b (v t l) d", b=b, v=v, t=t) + self.image_position
+        images = rearrange(self.stem(frames), "(b v t) l d -> b (v t l) d", b=b, v=v, t=t) + position[views].flatten(
+            0, 1
+        )
         tokens = [images, sentence.unsqueeze(1)]
         if observation.state is not None:
             tokens.insert(1, self.from_state(observation.state) + self.state_position)

@@ -27,8 +27,8 @@ class Observation:
     """Normalised observation.
 
     images (B, V, T, H, W, 3, or 4 with depth) in [-1, 1] · state (B, T, S), None with video alone · sentence (B,) or
-    (B, 384) · beside {segment: (B, L, C)}: the clean values that join a segment's channels · now: present pictures
-    (B, V, 1, H, W, C) of each foreseen segment.
+    (B, 384) · beside {segment: (B, L, C)}: the clean values that join a segment's channels · now: present maps
+    (B, V, 1, H, W, C) of each foreseen segment · views: which of the policy's cameras are there, None for all.
     """
 
     images: Tensor
@@ -36,6 +36,7 @@ class Observation:
     sentence: Tensor
     beside: dict[str, Tensor] = field(default_factory=dict)
     now: Maps = field(default_factory=dict)
+    views: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,11 @@ class Transforms:
     def _views(
         self, images: Mapping[str, Tensor], offset: Tensor | None, what: str, scale: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        missing = [c for c in self.cameras if c not in images]
-        if missing:
-            raise UserError(f"the observation has {what} {sorted(images)}, the policy also needs {missing}")
+        present = [c for c in self.cameras if c in images]
+        if not present:
+            raise UserError(f"there are {what} {sorted(images)}, and the policy sees {self.cameras}")
         views = []
-        for name in self.cameras:
+        for name in present:
             pictures = scale(images[name])
             views.append(resize(pictures if offset is None else shift(pictures, offset), self.config.pixels))
         return torch.stack(views, dim=1)
@@ -102,7 +103,7 @@ class Transforms:
         found = {"future": seen[..., :3], "depth": seen[..., 3:]}
         if self.tokenizer is not None:
             if latents:
-                found["future"] = torch.stack([latents[c].float() for c in self.cameras], dim=1)
+                found["future"] = torch.stack([latents[c].float() for c in self.cameras if c in latents], dim=1)
             else:
                 found["future"] = self.tokenizer.encode(seen[..., :3])
         return {name: found[name] for name in self.foreseen}
@@ -121,13 +122,18 @@ class Transforms:
                 beside["action"] = rearrange(scaled, "b t s -> b 1 (t s)")
         return Observation(seen, scaled, sentence, beside, now)
 
+    def views(self, images: Mapping[str, Tensor]) -> tuple[int, ...] | None:
+        """Which of the policy's cameras these are; None for all."""
+        found = tuple(i for i, name in enumerate(self.cameras) if name in images)
+        return None if len(found) == len(self.cameras) else found
+
     def _patches(self, name: str, maps: Tensor, *, repeat: bool = False) -> Tensor:
         """Pictures (B, V, F, H, W, C) to tokens of a segment; `repeat` gives the one picture to each step."""
         p, shape = self.config.patch(name), self.shapes[name]
         patches = rearrange(maps, "b v f (r p) (c q) d -> b f v r c (p q d)", p=p, q=p)
         if repeat and not shape.folded:
             patches = patches.expand(-1, shape.steps, -1, -1, -1, -1)
-        return replace(shape, steps=patches.shape[1]).arrange(patches)
+        return replace(shape, steps=patches.shape[1], views=patches.shape[2]).arrange(patches)
 
     def ahead(self, name: str, maps: Tensor, now: Tensor) -> Tensor:
         """Pictures (B, V, F, H, W, C) ahead of `now` (B, V, 1, H, W, C) as tokens (B, L, C) of a segment."""
@@ -180,7 +186,9 @@ class Transforms:
         """Which entries of `targets` lie inside their episode: (B, L, 1 or C) bool."""
         chunk, pad = self._chunks(batch)
         padded = {"action": None if chunk is None else pad} | dict.fromkeys(self.foreseen, batch.future_pad)
-        return {name: self.shapes[name].spread(~pad) for name, pad in padded.items() if pad is not None}
+        views = {name: sum(c in batch.images for c in self.cameras) for name in self.foreseen} | {"action": 1}
+        shapes = {name: replace(self.shapes[name], views=n) for name, n in views.items()}
+        return {name: shapes[name].spread(~pad) for name, pad in padded.items() if pad is not None}
 
 
 def fit_scales(transforms: Transforms, batch: Batch) -> dict[str, float]:

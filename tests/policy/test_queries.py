@@ -202,6 +202,24 @@ class TestAbsent:
         )
         assert torch.equal(a, b)
 
+    @pytest.mark.parametrize("kind", ["preset", "stacked"])
+    def test_video_of_one_camera_trains_no_other(self, make_policy, request, kind):
+        config = dataclasses.replace(request.getfixturevalue(kind), draws={"joint": 1})
+        policy = make_policy(config)
+        batch = self.video(batch_of(policy))
+        one = dataclasses.replace(batch, **{k: {"side": getattr(batch, k)["side"]} for k in ("images", "future")})
+        found = self.gradients(policy, [one])
+        cells = policy.model.segments["future"].rows ** 2
+        if kind == "preset":
+            touched = found["position.future"].view(2, 2, cells, -1).abs().sum((0, 2, 3))
+            assert touched[0] == 0
+            assert touched[1] > 0
+            assert found["image_position"].view(2, -1).abs().sum(1)[0] == 0
+        # what is seen of the other camera changes nothing
+        moved = dataclasses.replace(one, images={**one.images, "elsewhere": batch.images["front"]})
+        again = self.gradients(policy, [moved])
+        assert all(torch.equal(found[n], again[n]) for n in found)
+
     def test_observations_without_a_state(self, make_policy, preset):
         policy = make_policy(preset)
         batch = batch_of(policy)

@@ -6,9 +6,12 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
+from foreact.data.clips import import_clips
 from foreact.data.store import Store
+from foreact.data.video import write_video
 from foreact.envs.errors import UserError
 from foreact.policy import checkpoint, load_policy, train
 from foreact.policy.fitting import TrainConfig, learning_rate
@@ -64,6 +67,17 @@ def test_accumulation_draws_the_same_samples(store, small):
     trainer = Trainer(store, small, dataclasses.replace(SHORT, accumulate=2))
     assert trainer.update(trainer.batches())["loss"] > 0
     assert trainer.step == 1
+
+
+def test_co_training_on_films_of_one_camera(store, small, tmp_path):
+    """Demonstrations of two cameras, their frames alone, and a film that shows one: three sources in every step."""
+    frames = np.random.default_rng(0).integers(0, 256, (30, 40, 40, 3), dtype=np.uint8)
+    write_video(tmp_path / "film.mp4", frames, 20)
+    import_clips([tmp_path / "film.mp4"], tmp_path / "films", instruction="go up", camera="side", pixels=32)
+    data = [str(store), {"path": str(store), "actions": False}, {"path": str(tmp_path / "films"), "actions": False}]
+    run = train(data, small, dataclasses.replace(SHORT, batch_size=6), tmp_path / "run", progress=False)
+    assert len(losses(run)) == 4
+    assert load_policy(run, "cpu").sentences.known == ("go left", "go right", "go up")
 
 
 @pytest.mark.slow

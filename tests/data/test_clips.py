@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+from foreact.data.clips import import_clips
+from foreact.data.dataset import Dataset
+from foreact.data.store import Store
+from foreact.data.video import write_video
+from foreact.data.windows import Windows
+from foreact.envs.errors import UserError
+
+
+def clip(path, n: int = 24, fps: float = 20, size: tuple[int, int] = (48, 64)):
+    """A film whose n-th frame has brightness 8 n."""
+    frames = np.stack([np.full((*size, 3), 8 * i, np.uint8) for i in range(n)])
+    return write_video(path, frames, fps, crf=0)
+
+
+def test_films_become_a_store_without_actions(tmp_path):
+    for i in range(3):
+        clip(tmp_path / "films" / f"{i}.mp4", n=20 + i)
+    (tmp_path / "films" / "notes.txt").write_text("not a film")
+    store = import_clips([tmp_path / "films"], tmp_path / "store", instruction="press it", pixels=32)
+    assert len(store) == 3
+    assert store.n_steps == 20 + 21 + 22
+    assert store.names == ["image/main"]
+    assert store.embodiment.control_hz == 20
+    episode = store.episode(1)
+    assert episode.images["main"].shape == (21, 32, 32, 3)
+    assert episode.action.shape == (21, 0)
+    assert abs(episode.images["main"].mean((1, 2, 3)) - 8 * np.arange(21)).max() < 3
+    batch = Dataset(store, Windows(horizon=4, future=(2,))).batch(np.arange(4))
+    assert batch.action is None
+    assert batch.state is None
+    assert batch.future["main"].shape == (4, 1, 32, 32, 3)
+
+
+@pytest.mark.parametrize(("hz", "expected"), [(10.0, np.arange(0, 24, 2)), (40.0, np.repeat(np.arange(24), 2))])
+def test_frames_are_picked_to_the_demonstrations_clock(tmp_path, hz, expected):
+    clip(tmp_path / "a.mp4")
+    store = import_clips([tmp_path / "a.mp4"], tmp_path / "store", instruction="go", pixels=16, hz=hz)
+    seen = store.read("image/main").mean((1, 2, 3)) / 8
+    assert len(seen) == len(expected)
+    assert abs(seen - expected).max() < 1.1
+
+
+def test_a_store_of_films_can_be_opened_and_grown(tmp_path):
+    clip(tmp_path / "a.mp4")
+    first = import_clips([tmp_path / "a.mp4"], tmp_path / "store", instruction="go", pixels=16)
+    with Store.open(tmp_path / "store", mode="a") as again:
+        again.append(first.episode(0))
+        assert len(again) == 2
+        assert again.n_steps == 48
+
+
+def test_errors(tmp_path):
+    clip(tmp_path / "a.mp4")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.mp4").write_bytes(b"no film")
+    with pytest.raises(UserError, match="no video files"):
+        import_clips([tmp_path / "empty"], tmp_path / "s1", instruction="go")
+    with pytest.raises(UserError, match="not a readable video"):
+        import_clips([tmp_path / "bad.mp4"], tmp_path / "s2", instruction="go")
+    with pytest.raises(UserError, match="need an instruction"):
+        import_clips([tmp_path / "a.mp4"], tmp_path / "s3", instruction=" ")
