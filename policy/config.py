@@ -59,11 +59,16 @@ def _frames() -> Process:
 
 @dataclass(frozen=True, kw_only=True)
 class SolverConfig:
-    """The sampler when acting: rule, number of steps and time grid."""
+    """The sampler when acting: rule, number of steps and time grid.
+
+    cache: encode the observation once for all steps. null: where the preset allows it; false: at every step, which is
+    slower and the same.
+    """
 
     rule: str = "euler"
     steps: int = 10
     grid: str = "uniform"
+    cache: bool | None = None
 
     def __post_init__(self):
         choose(self.rule, RULES, "solver")
@@ -123,6 +128,11 @@ class ModelConfig:
         choose(self.coupling, COUPLINGS, "coupling")
         choose(self.times, ("independent", "shared"), "coupling of times")
         choose(self.layout, ("tokens", "stacked"), "layout")
+        if self.solver.cache and self.layout == "stacked":
+            raise UserError(
+                f"model {self.name!r} sees the observation on the channels of what it denoises, so there is nothing to "
+                "cache: solver.cache=null"
+            )
         for name in ("pixels", "n_obs_steps", "horizon", "n_action_steps"):
             positive(name, getattr(self, name))
         if self.n_action_steps > self.horizon:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -149,7 +150,10 @@ class Policy:
             return {name: self._noise(name, [(*key, step + 1) for key in keys], len(seen.images)) for name in roles}
 
         start = Start(roles, noise, self._given(roles, given, seen, query), given.shown, fresh)
-        found = sample(self.model, self.model.encode(seen), start, self.config.solver, guidance=guidance)
+        solver = self.config.solver
+        encode = partial(self.model.encode, seen)
+        encoding = encode if solver.cache is False else encode()
+        found = sample(self.model, encoding, start, solver, guidance=guidance)
         return self._answer(
             {name: found[name][:rows] for name in start.moving()}, {k: v[:rows] for k, v in seen.now.items()}
         )

@@ -49,10 +49,16 @@ class Start:
 
 
 def sample(
-    model: Denoiser, encoding: Encoding, start: Start, solver: SolverConfig, *, guidance: float = 1.0
+    model: Denoiser,
+    encoding: Encoding | Callable[[], Encoding],
+    start: Start,
+    solver: SolverConfig,
+    *,
+    guidance: float = 1.0,
 ) -> dict[str, Tensor]:
     """Clean tokens (B, L, C) of every segment that is denoised or observed.
 
+    encoding: of the observation, or a function that encodes it anew at every step.
     guidance: s of u + s (c - u), where u predicts a segment with all others as pure noise, which a network whose times
     are independent knows for free (Bao et al. 2023, UniDiffuser, §3.3); 1 for none, which saves the evaluations of u.
     """
@@ -62,14 +68,15 @@ def sample(
     def denoise(x: Values, t: dict[str, float], step: int) -> Values:
         shown = start.show(x)
         noisy = {name: _at(value, t[name], start.shown.get(name)) for name, value in shown.items()}
-        found = _estimates(model, {**fixed, **noisy}, encoding, x, t)
+        seen = encoding() if callable(encoding) else encoding
+        found = _estimates(model, {**fixed, **noisy}, seen, x, t)
         if guidance == 1:
             return found
-        return found | {name: _guided(name, noisy[name], x, t) + guidance * found[name] for name in noisy}
+        return found | {name: _guided(name, noisy[name], seen, x, t) + guidance * found[name] for name in noisy}
 
-    def _guided(name: str, segment: Segment, x: Values, t: dict[str, float]) -> Tensor:
+    def _guided(name: str, segment: Segment, seen: Encoding, x: Values, t: dict[str, float]) -> Tensor:
         others = {other: _noise(start.noise[other]) for other in start.roles if other != name}
-        return (1 - guidance) * _estimates(model, {**others, name: segment}, encoding, {name: x[name]}, t)[name]
+        return (1 - guidance) * _estimates(model, {**others, name: segment}, seen, {name: x[name]}, t)[name]
 
     grids = {name: time_grid(solver.grid, solver.steps, path) for name, path in paths.items()}
     first = {name: float(path.sigma(grids[name][0])) * start.noise[name] for name, path in paths.items()}

@@ -15,19 +15,18 @@ from ...data.batch import fake_batch
 from ...data.normalize import Normalizer
 from ...envs.metaworld_tasks import EMBODIMENT
 from ...policy.config import ModelConfig
-from ...policy.denoiser import Encoding
 from ...policy.device import autocast, describe_machine, resolve_device, resolve_precision
 from ...policy.loss import objective
 from ...policy.model import Model
 from ...policy.policy import Policy
-from ...policy.segments import Role, Segment, role_of
+from ...policy.segments import QUERIES, Role, role_of
 from ...policy.sentences import Sentences
-from ...policy.transforms import Observation, Transforms
+from ...policy.transforms import Transforms
 
 console = Console()
 
 
-def fake_policy(config: ModelConfig, device: str = "cpu", kind: type[Model] = Model) -> Policy:
+def fake_policy(config: ModelConfig, device: str = "cpu") -> Policy:
     """An untrained policy of that preset for the Metaworld arm."""
     rng = np.random.default_rng(0)
     sizes = {"state": EMBODIMENT.state_dim, "action": EMBODIMENT.action_dim, "privileged": EMBODIMENT.privileged_dim}
@@ -38,41 +37,56 @@ def fake_policy(config: ModelConfig, device: str = "cpu", kind: type[Model] = Mo
     cameras = tuple(dataclasses.replace(c, height=config.pixels, width=config.pixels) for c in EMBODIMENT.cameras)
     embodiment = dataclasses.replace(EMBODIMENT, cameras=cameras)
     torch.manual_seed(0)
-    model = kind(config, embodiment, 1)
-    return Policy(model, Transforms(config, embodiment, normalizers), Sentences("table", ("go",)), ["x/go"], device)
+    model = Model(config, embodiment, 1)
+    transforms = Transforms(config, embodiment, normalizers, tokenizer=model.tokenizer)
+    return Policy(model, transforms, Sentences("table", ("go",)), ["x/go"], device)
 
 
-class Recomputing(Model):
-    """The plain baseline: the observation goes through the network again at every solver step."""
-
-    def encode(self, observation: Observation) -> Encoding:
-        self.observation = observation
-        return super().encode(observation)
-
-    def denoise(self, segments: dict[str, Segment], encoding: Encoding) -> Any:
-        return super().denoise(segments, super().encode(self.observation))
+def act_arms(config: ModelConfig) -> dict[str, ModelConfig]:
+    """What a control step is compared with: encoding the observation at every solver step, and acting that never
+    learned to foresee anything (the same sizes)."""
+    arms = {"as it is": config}
+    if config.layout == "tokens":
+        plain = dataclasses.replace(config.solver, cache=False)
+        arms["observation encoded at every step"] = dataclasses.replace(config, solver=plain)
+        if config.future:
+            blind = {query: n for query, n in config.draws.items() if "future" not in QUERIES[query]}
+            arms["actions alone"] = dataclasses.replace(config, future=(), draws=blind or {"policy": 1})
+    return arms
 
 
 def bench_act(config: ModelConfig, *, device: str = "auto", rounds: int = 20) -> None:
-    """Milliseconds of a control step (one chunk), with the cached observation and without, at batch 1 and 8."""
+    """Milliseconds of a control step (one chunk) at batch 1 and 8, beside the arms of `act_arms`, in alternation."""
     device = resolve_device(device)
-    table = Table(
-        "batch", "observation cached [ms]", "recomputed each step [ms]", "ratio", title=f"act · {config.name}"
-    )
-    arms = [fake_policy(config, device, kind) for kind in (Model, Recomputing)]
-    ratios = []
+    arms = {name: fake_policy(arm, device) for name, arm in act_arms(config).items()}
+    table = Table("batch", *(f"{name} [ms]" for name in arms), title=f"act · {config.name}")
+    ratios: dict[str, float] = {}
     for batch in (1, 8):
-        size = arms[0].embodiment.cameras[0]
-        picture = np.zeros((size.height, size.width, 3), np.uint8)
-        state = np.zeros(arms[0].embodiment.state_dim, np.float32)
-        images = {c.name: np.stack([picture] * config.n_obs_steps) for c in arms[0].embodiment.cameras}
-        observations = [{"images": images, "state": np.stack([state] * config.n_obs_steps)}] * batch
-        keys = [(i, 0, 0) for i in range(batch)]
-        cached, plain = (_milliseconds(partial(arm.act, observations, ["go"] * batch, keys), rounds) for arm in arms)
-        ratios.append(plain / cached)
-        table.add_row(str(batch), f"{cached:.1f}", f"{plain:.1f}", f"{plain / cached:.2f}x")
+        policy = arms["as it is"]
+        images = {
+            c.name: np.zeros((config.n_obs_steps, c.height, c.width, 3), np.uint8) for c in policy.embodiment.cameras
+        }
+        state = np.zeros((config.n_obs_steps, policy.embodiment.state_dim), np.float32)
+        seen, keys = [{"images": images, "state": state}] * batch, [(i, 0, 0) for i in range(batch)]
+        took = _alternating({n: partial(p.act, seen, ["go"] * batch, keys) for n, p in arms.items()}, rounds)
+        table.add_row(str(batch), *(f"{ms:.1f}" for ms in took.values()))
+        if batch == 1:
+            ratios = {name: ms / took["as it is"] for name, ms in took.items()}
     console.print(table, _machine(device))
-    print(f"ratio {ratios[0]:.2f}x")
+    for name, ratio in list(ratios.items())[:0:-1]:
+        print(f"{name}: {1 / ratio:.2f}x of it" if name == "actions alone" else f"ratio {ratio:.2f}x")
+
+
+def _alternating(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median milliseconds of each, run in turns, so that what slows the machine slows all."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for i in range(rounds + 2):
+        for name, run in runs.items():
+            began = time.perf_counter()
+            run()
+            if i >= 2:
+                times[name].append(1000 * (time.perf_counter() - began))
+    return {name: float(np.median(values)) for name, values in times.items()}
 
 
 def bench_train(config: ModelConfig, *, device: str = "auto", batch_size: int = 64, rounds: int = 5) -> None:

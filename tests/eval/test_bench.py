@@ -2,9 +2,8 @@ from importlib.resources import files
 
 import numpy as np
 import yaml
-from foreact.eval.bench.model import Recomputing, _work, bench_act, bench_train, fake_policy
+from foreact.eval.bench.model import _work, act_arms, bench_act, bench_train, fake_policy
 from foreact.policy.config import ModelConfig, build
-from foreact.policy.model import Model
 
 TINY = build(ModelConfig, yaml.safe_load(files("foreact.configs").joinpath("model/joint/tiny.yaml").read_text()))
 
@@ -12,8 +11,10 @@ TINY = build(ModelConfig, yaml.safe_load(files("foreact.configs").joinpath("mode
 def test_the_baseline_computes_the_same_actions():
     side = TINY.pixels
     seen = [{"images": {"main": np.full((side, side, 3), 9, np.uint8)}, "state": np.ones(4, np.float32)}]
-    a, b = (fake_policy(TINY, kind=kind).act(seen, ["go"], [(0, 0, 0)]) for kind in (Model, Recomputing))
+    arms = act_arms(TINY)
+    a, b = (fake_policy(arms[name]).act(seen, ["go"], [(0, 0, 0)]) for name in list(arms)[:2])
     np.testing.assert_allclose(a, b, atol=1e-5)
+    assert len(arms) == 3
 
 
 def test_tokens_and_flops_are_counted():
@@ -26,7 +27,9 @@ def test_tokens_and_flops_are_counted():
 
 def test_both_end_with_their_ratio(capsys):
     bench_act(TINY, device="cpu", rounds=1)
-    assert capsys.readouterr().out.strip().splitlines()[-1].startswith("ratio ")
+    out = capsys.readouterr().out
+    assert "actions alone: " in out
+    assert out.strip().splitlines()[-1].startswith("ratio ")
     bench_train(TINY, device="cpu", batch_size=2, rounds=1)
     out = capsys.readouterr().out
     assert "samples/s" in out

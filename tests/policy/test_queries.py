@@ -281,6 +281,21 @@ def test_observation_encoded_once_equals_one_sequence(make_policy, preset):
     torch.testing.assert_close(whole[:, :, 7:], cached, rtol=0, atol=1e-5)
 
 
+def test_encoding_at_every_step_is_the_same(make_policy, preset):
+    answers = []
+    for cache in (None, True, False):
+        solver = dataclasses.replace(preset.solver, cache=cache)
+        policy = make_policy(dataclasses.replace(preset, solver=solver))
+        answers.append(ask(policy, batch_of(policy), "joint").actions)
+    np.testing.assert_allclose(answers[0], answers[2], atol=1e-5)
+    np.testing.assert_array_equal(answers[0], answers[1])
+
+
+def test_a_cache_that_the_layout_does_not_allow_is_refused(stacked):
+    with pytest.raises(UserError, match="sees the observation on the channels of what it denoises"):
+        dataclasses.replace(stacked, solver=SolverConfig(cache=True))
+
+
 def test_shared_times_are_shared(make_policy, preset, monkeypatch):
     for times in ("shared", "independent"):
         policy = make_policy(dataclasses.replace(preset, times=times, draws={"joint": 1}))
