@@ -56,6 +56,7 @@ class Score:
     squared_moving: list[float] = field(default_factory=list)
     copied_moving: list[float] = field(default_factory=list)
     pixels_moving: list[float] = field(default_factory=list)
+    pixels: list[int] = field(default_factory=list)
     similarity: list[float] = field(default_factory=list)
     similarity_copied: list[float] = field(default_factory=list)
     found: list[Tensor] = field(default_factory=list)
@@ -73,6 +74,7 @@ class Score:
             sums_moving += [float(e[m].sum()) for e, m in zip(error, mask, strict=True)]
             similar += ssim(guess.flatten(0, 2), real.flatten(0, 2)).tolist()
         self.pixels_moving += mask.flatten(1).sum(1).tolist()
+        self.pixels += [mask[0].numel()] * len(mask)
 
     def add_actions(self, found: np.ndarray, wanted: Tensor) -> None:
         """Chunks (B, K, A) in the robot's units."""
@@ -89,7 +91,8 @@ class Score:
                 "psnr_copy": psnr(float(np.mean(self.copied))),
                 "psnr_moving": psnr(sum(self.squared_moving) / pixels),
                 "psnr_moving_copy": psnr(sum(self.copied_moving) / pixels),
-                "moving_share": sum(self.pixels_moving) / max(len(self.squared), 1),
+                "moving_share": sum(self.pixels_moving) / sum(self.pixels),
+                "looks": len(self.squared),
                 "ssim": float(np.mean(self.similarity)),
                 "ssim_copy": float(np.mean(self.similarity_copied)),
             }
