@@ -17,6 +17,7 @@ from ..data.store import Store
 from ..data.windows import Windows
 from ..envs.errors import UserError, choose
 from ..policy import Policy
+from ..policy.inputs import unbatched
 from ..policy.known import KNOWN, known
 from ..policy.policy import Answer, Given
 from ..policy.segments import DYNAMICS, QUERIES, Role, role_of
@@ -88,7 +89,7 @@ def _ask(
 ) -> list[Look]:
     given, hidden = _given(policy, batch, query)
     keys = [(0, int(row), 0) for row in rows]
-    answer = policy.ask(query, _observations(policy, batch), sentences, keys, given, guidance=guidance)
+    answer = policy.ask(query, unbatched(batch), sentences, keys, given, guidance=guidance)
     now, real = _pictures(policy, batch.images)[:, :, -1:], _pictures(policy, batch.future)
     if answer.frames:
         score.add_pictures(_stacked(policy, answer), real, now, hidden)
@@ -107,17 +108,6 @@ def _by_camera(policy: Policy, pictures: Tensor) -> list[dict[str, np.ndarray]]:
     """The last of each row's pictures (B, V, F, H, W, 3) in [0, 1], as uint8 by camera."""
     last = (255 * pictures[:, :, -1]).round().byte().numpy()
     return [{c: row[v] for v, c in enumerate(policy.transforms.cameras)} for row in last]
-
-
-def _observations(policy: Policy, batch: Batch) -> list[dict[str, Any]]:
-    found = []
-    for i in range(len(batch)):
-        pictures = {
-            kind: {c: v[i].numpy() for c, v in values.items()}
-            for kind, values in (("images", batch.images), ("depth", batch.depth))
-        }
-        found.append({**pictures, "state": None if batch.state is None else batch.state[i].numpy()})
-    return found
 
 
 def _given(policy: Policy, batch: Batch, query: str) -> tuple[Given, Tensor]:

@@ -26,7 +26,7 @@ class Look:
 
 
 def write_storyboard(path: Path, episodes: Sequence[Sequence[Look]], *, title: str) -> Path:
-    """Write an MP4 with a row for each episode and camera, and a PNG of its middle beside it.
+    """Write an MP4 with a row for each episode and four columns for each camera, and a PNG of its middle beside it.
 
     All episodes run side by side; a short one stays at its last look.
     """
@@ -37,18 +37,22 @@ def write_storyboard(path: Path, episodes: Sequence[Sequence[Look]], *, title: s
 
 
 def _frames(episodes: Sequence[Sequence[Look]], title: str) -> Iterator[np.ndarray]:
+    cameras = list(episodes[0][0].now)
+    names = [f"{camera}: {name}" for camera in cameras for name in ("now", "what came", "foreseen", "difference")]
+    head = np.concatenate([label(name, SIZE) for name in names], axis=1)
+    top = np.concatenate([label(title, head.shape[1]), head])
     for i in range(max(len(looks) for looks in episodes)):
-        rows = [row for looks in episodes for row in _rows(looks[min(i, len(looks) - 1)])]
-        names = ("now", "what came", "foreseen", "difference")
-        head = np.concatenate([label(name, SIZE) for name in names], axis=1)
-        yield np.concatenate([label(title, head.shape[1]), head, *rows])
+        rows = [_row(looks[min(i, len(looks) - 1)], cameras) for looks in episodes]
+        yield np.concatenate([top, *rows])
 
 
-def _rows(look: Look) -> Iterator[np.ndarray]:
-    for camera, now in look.now.items():
+def _row(look: Look, cameras: Sequence[str]) -> np.ndarray:
+    panels = []
+    for camera in cameras:
         real, foreseen = look.real[camera], look.foreseen[camera]
         error = np.abs(real.astype(int) - foreseen).astype(np.uint8)
-        yield np.concatenate([_panel(p) for p in (now, real, foreseen, error)], axis=1)
+        panels += [_panel(p) for p in (look.now[camera], real, foreseen, error)]
+    return np.concatenate(panels, axis=1)
 
 
 def _panel(picture: np.ndarray) -> np.ndarray:

@@ -170,8 +170,11 @@ class ModelConfig:
 
     @property
     def acting(self) -> str:
-        """The query that acts: without the future where the preset was trained to."""
-        return "policy" if "policy" in self.draws else "joint"
+        """The query that acts: without the future where the preset was trained to. `UserError` where it was not."""
+        for query in ("policy", "joint"):
+            if query in self.draws:
+                return query
+        raise UserError(f"model {self.name!r} was trained on {', '.join(self.draws)}; to act it needs policy or joint")
 
     def process(self, segment: str) -> Process:
         """How the segment of that name is noised and predicted; depth as colour is."""

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.batch import Batch
 from ..envs.errors import UserError
 from .sentences import Sentences
 from .transforms import Observation, Transforms
@@ -32,6 +33,17 @@ def observe(
     sentence = sentences.inputs([*instructions, *[instructions[0]] * stack.pad]).to(device)
     seen = _seen(transforms, observations, stack)
     return transforms.observe(seen, transforms.maps(seen[:, :, -1:]), _state(observations, stack), sentence)
+
+
+def unbatched(batch: Batch) -> list[dict[str, Any]]:
+    """A batch's observations, one each, as `observe` takes them."""
+    rows = []
+    for i in range(len(batch)):
+        row: dict[str, Any] = {"state": None if batch.state is None else batch.state[i].numpy()}
+        for kind, pictures in (("images", batch.images), ("depth", batch.depth)):
+            row[kind] = {camera: values[i].numpy() for camera, values in pictures.items()}
+        rows.append(row)
+    return rows
 
 
 class _Stack:

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..data.batch import Batch
 from ..data.loader import Dataset
 from .device import autocast
+from .inputs import unbatched
 from .loss import Alignment, objective
 from .policy import Policy
 
@@ -48,22 +49,17 @@ def looking(policy: Policy, dataset: Dataset, *, most: int = 64) -> dict[str, fl
     The mean of the first `n_action_steps` actions is compared with the expert's, over episodes: first_corr is their
     correlation and first_error their root mean squared difference in units of the expert's spread, both pooled over
     action dimensions (one that hardly varies counts little). Empty where there are fewer than three episodes, or where
-    the expert begins all of them alike, so that nothing is to be seen, or where the policy tells poses.
+    the expert begins all of them alike, so that nothing is to be seen, or where the policy tells poses or does not act.
     """
-    if policy.poses:
+    if policy.poses or not {"policy", "joint"} & policy.config.draws.keys():
         return {}
     rows = np.flatnonzero(dataset.step == 0)[:most]
     n = policy.n_action_steps
     predicted, wanted = [], []
     for batch in _chunks(dataset, rows, 16):
-        assert batch.state is not None
         assert batch.action is not None
-        observations = [
-            {"images": {c: v[i].numpy() for c, v in batch.images.items()}, "state": batch.state[i].numpy()}
-            for i in range(len(batch))
-        ]
         sentences = [policy.sentences.known[policy.tasks.index(dataset.tasks[t])] for t in batch.task.tolist()]
-        chunk = policy.act(observations, sentences, [(0, int(t), 0) for t in range(len(batch))])
+        chunk = policy.act(unbatched(batch), sentences, [(0, int(t), 0) for t in range(len(batch))])
         predicted.append(chunk[:, :n].mean(1))
         wanted.append(batch.action[:, :n].mean(1).numpy())
     return agreement(np.concatenate(predicted), np.concatenate(wanted)) if len(rows) >= 3 else {}

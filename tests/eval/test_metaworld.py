@@ -1,10 +1,12 @@
 """Rollouts in the real simulator."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 from foreact import envs
+from foreact.data.store import Store
 from foreact.data.video import read_video
 from foreact.eval import evaluate
 from foreact.eval.actors import Asked, PolicyActor
@@ -112,6 +114,55 @@ def test_a_collected_store_replays_exactly(tmp_path):
     assert results["task_mean"] == 1.0
     assert results["replay"]["frames"] > 20
     assert results["replay"]["differing"] == []
+
+
+@pytest.fixture(scope="module")
+def deep_store(tmp_path_factory):
+    """Two demonstrations with depth, at 32 pixels."""
+    from foreact.data.collect import collect
+
+    path = tmp_path_factory.mktemp("deep") / "store"
+    cameras = envs.views("button-press-v3", ["main"], 32, depth=True)
+    collect(["button-press-v3"], 2, path, workers=1, cameras=cameras, progress=False).close()
+    return path
+
+
+@pytest.mark.parametrize(("preset", "changes"), [("joint", {"depth": 2.0}), ("pad", {}), ("pad", {"depth": 2.0})])
+def test_depth_and_poses_from_the_store_to_the_simulator(deep_store, tmp_path, preset, changes):
+    import yaml
+    from foreact.configs import __path__ as folders
+    from foreact.policy import ModelConfig, TrainConfig, load_policy, train
+    from foreact.policy.config import build
+
+    text = (Path(next(iter(folders))) / "model" / preset / "tiny.yaml").read_text()
+    config = build(ModelConfig, yaml.safe_load(text) | {"pixels": 32, "instruction": "table"})
+    config = dataclasses.replace(config, solver=dataclasses.replace(config.solver, steps=2), **changes)
+    short = TrainConfig(steps=1, batch_size=4, warmup=1, held_out=0.5, precision="fp32", device="cpu")
+    policy = load_policy(train(deep_store, config, short, tmp_path / "run", progress=False), "cpu")
+    assert ("depth" in policy.model.segments) == bool(changes)
+    results = evaluate(policy, episodes=1, workers=1, max_steps=60, out=tmp_path, video=1, progress=False)
+    (episode,) = results["per_task"]["button-press-v3"]["episodes"]
+    assert episode["length"] == 60 or episode["success"]
+    assert len(list((tmp_path / "videos").iterdir())) == 1
+
+
+def test_stored_depth_is_what_the_hand_is_away_from_the_camera(deep_store):
+    """Metres along the view: the table is about 1.1 m from lerobot's camera, and nothing is nearer than the arm."""
+    with Store.open(deep_store) as store:
+        depth = store.read("depth/main", slice(0, 4))
+    assert depth.dtype == np.float32
+    assert 0.2 < depth.min() < 1.5
+    assert 0.5 < np.median(depth) < 2.5
+
+
+def test_fresh_episodes_are_recorded_and_foreseen(policy, tmp_path):
+    from foreact.eval.imagine import imagine
+    from foreact.eval.recording import record
+
+    with record(policy, "button-press-v3", 1, tmp_path / "live", driver="expert") as store:
+        assert store.meta.success.tolist() == [True]
+        found = imagine(policy, store, queries=["joint"], every=20, out=tmp_path, progress=False)
+    assert found["queries"]["joint"]["looks"] > 0
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import torch
 from foreact.data.batch import fake_batch
 from foreact.envs.errors import UserError
 from foreact.policy.config import SolverConfig
+from foreact.policy.inputs import unbatched
 from foreact.policy.known import known
 from foreact.policy.loss import objective
 from foreact.policy.policy import Given
@@ -44,17 +45,6 @@ def batch_of(policy, size: int = 3):
     )
 
 
-def seen(batch) -> list[dict]:
-    return [
-        {
-            "images": {c: v[i].numpy() for c, v in batch.images.items()},
-            "depth": {c: v[i].numpy() for c, v in batch.depth.items()},
-            "state": batch.state[i].numpy(),
-        }
-        for i in range(len(batch))
-    ]
-
-
 def given_of(policy, batch, query: str) -> Given:
     shown = {
         name: known(role, policy.model.segments[name], torch.Size((len(batch), 1)), torch.Generator())[:, 0]
@@ -68,7 +58,7 @@ def given_of(policy, batch, query: str) -> Given:
 def ask(policy, batch, query: str, **options):
     keys = [(0, i, 0) for i in range(len(batch))]
     words = ["go left"] * len(batch)
-    return policy.ask(query, seen(batch), words, keys, given_of(policy, batch, query), **options)
+    return policy.ask(query, unbatched(batch), words, keys, given_of(policy, batch, query), **options)
 
 
 def train_losses(policy, sources, **options):
@@ -223,13 +213,13 @@ class TestAbsent:
     def test_observations_without_a_state(self, make_policy, preset):
         policy = make_policy(preset)
         batch = batch_of(policy)
-        plain = [{"images": o["images"]} for o in seen(batch)]
+        plain = [{"images": o["images"]} for o in unbatched(batch)]
         keys, words = [(0, i, 0) for i in range(3)], ["go left"] * 3
         assert policy.ask("video", plain, words, keys).frames
         with pytest.raises(UserError, match="'policy' is about actions, and the observations have no state"):
             policy.ask("policy", plain, words, keys)
         with pytest.raises(UserError, match="1 of 3 observations have a state"):
-            policy.ask("video", [seen(batch)[0], *plain[1:]], words, keys)
+            policy.ask("video", [unbatched(batch)[0], *plain[1:]], words, keys)
 
 
 class TestGuidance:
@@ -254,9 +244,9 @@ def test_what_a_query_observes_must_be_given(make_policy, preset):
     batch = batch_of(policy)
     keys = [(0, i, 0) for i in range(3)]
     with pytest.raises(UserError, match=r"'forward_dynamics' observes \['action'\]; give their values"):
-        policy.ask("forward_dynamics", seen(batch), ["go left"] * 3, keys)
+        policy.ask("forward_dynamics", unbatched(batch), ["go left"] * 3, keys)
     with pytest.raises(UserError, match="unknown query 'dream'"):
-        policy.ask("dream", seen(batch), ["go left"] * 3, keys)
+        policy.ask("dream", unbatched(batch), ["go left"] * 3, keys)
 
 
 def test_observation_encoded_once_equals_one_sequence(make_policy, preset):
