@@ -53,6 +53,7 @@ def duplicate_episodes(e: Evidence) -> Iterator[Problem]:
     seeds: dict[tuple, str] = {}
     for episode in e.episodes:
         steps = b"".join(e.of(episode, name).tobytes() for name in ("state", "action_executed") if name in e.arrays)
+        steps = steps or e.instructions[episode.index].encode() + str(episode.seed).encode()  # of video: the file
         content = sha256(steps).digest()
         origin = (episode.task, episode.seed, episode.source)
         if content in contents:

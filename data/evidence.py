@@ -78,7 +78,7 @@ class Evidence:
 def gather(store: Store) -> Evidence:
     """Read everything once. What cannot be read becomes a problem, and the checks see the rest."""
     arrays, unreadable = {}, []
-    for name in ("state", "action", "action_executed", *(["privileged"] if store.has_privileged else [])):
+    for name in _vectors(store):
         try:
             arrays[name] = store.read(name)
         except UserError as error:
@@ -99,6 +99,13 @@ def gather(store: Store) -> Evidence:
         pictures={c.name: _pictures(store, c.name, episodes, unreadable) for c in store.embodiment.cameras},
         unreadable=unreadable,
     )
+
+
+def _vectors(store: Store) -> list[str]:
+    """The small arrays that the store should have: video alone has neither state nor actions."""
+    spec = store.embodiment
+    sizes = {"state": spec.state_dim, "action": spec.action_dim, "action_executed": spec.action_dim}
+    return [name for name, size in sizes.items() if size] + (["privileged"] if store.has_privileged else [])
 
 
 def columns(fields: tuple[Field, ...]) -> Iterator[tuple[Field, np.ndarray]]:

@@ -113,6 +113,7 @@ def _statistics(page: Page, store: Store) -> None:
     rows = np.unique(np.linspace(0, store.n_steps - 1, min(store.n_steps, _STEPS_FOR_STATISTICS)).astype(np.int64))
     page.section("Statistics")
     kinds = {"state": spec.state, "action": spec.action, "action_executed": spec.action}
+    kinds = {kind: fields for kind, fields in kinds.items() if fields}  # video alone has none
     if store.has_privileged:
         kinds["privileged"] = spec.privileged
     for kind, fields in kinds.items():

@@ -2,15 +2,18 @@ import numpy as np
 import pytest
 from foreact.data.clips import import_clips
 from foreact.data.dataset import Dataset
+from foreact.data.doctor import diagnose
 from foreact.data.store import Store
 from foreact.data.video import write_video
+from foreact.data.view import view
 from foreact.data.windows import Windows
 from foreact.envs.errors import UserError
 
 
 def clip(path, n: int = 24, fps: float = 20, size: tuple[int, int] = (48, 64)):
-    """A film whose n-th frame has brightness 8 n."""
-    frames = np.stack([np.full((*size, 3), 8 * i, np.uint8) for i in range(n)])
+    """A film whose n-th frame has the mean brightness 8 n, dark above and bright below."""
+    ramp = np.linspace(-0.3, 0.3, size[0])[:, None, None].repeat(size[1], 1).repeat(3, 2)
+    frames = np.stack([np.round(8 * i * (1 + ramp)).astype(np.uint8) for i in range(n)])
     return write_video(path, frames, fps, crf=0)
 
 
@@ -40,6 +43,15 @@ def test_frames_are_picked_to_the_demonstrations_clock(tmp_path, hz, expected):
     seen = store.read("image/main").mean((1, 2, 3)) / 8
     assert len(seen) == len(expected)
     assert abs(seen - expected).max() < 1.1
+
+
+def test_the_doctor_and_the_viewer_know_films(tmp_path):
+    for i in range(2):
+        clip(tmp_path / f"{i}.mp4", n=20 + i)
+    import_clips([tmp_path], tmp_path / "store", instruction="go", pixels=32)
+    assert [f for f in diagnose(tmp_path / "store") if f.severity == "error"] == []
+    page = view(tmp_path / "store", tmp_path / "page", 2)
+    assert "state" not in page.read_text().split("Statistics")[1]
 
 
 def test_a_store_of_films_can_be_opened_and_grown(tmp_path):
