@@ -11,9 +11,9 @@ from foreact.envs.errors import UserError
 
 
 def clip(path, n: int = 24, fps: float = 20, size: tuple[int, int] = (48, 64)):
-    """A film whose n-th frame has the mean brightness 8 n, dark above and bright below."""
-    ramp = np.linspace(-0.3, 0.3, size[0])[:, None, None].repeat(size[1], 1).repeat(3, 2)
-    frames = np.stack([np.round(8 * i * (1 + ramp)).astype(np.uint8) for i in range(n)])
+    """A film that brightens from above to below, and by 4 with every frame: the n-th has the mean 60 + 4 n."""
+    ramp = np.linspace(0, 120, size[0])[:, None, None].repeat(size[1], 1).repeat(3, 2)
+    frames = np.stack([np.round(ramp + 4 * i).astype(np.uint8) for i in range(n)])
     return write_video(path, frames, fps, crf=0)
 
 
@@ -29,7 +29,7 @@ def test_films_become_a_store_without_actions(tmp_path):
     episode = store.episode(1)
     assert episode.images["main"].shape == (21, 32, 32, 3)
     assert episode.action.shape == (21, 0)
-    assert abs(episode.images["main"].mean((1, 2, 3)) - 8 * np.arange(21)).max() < 3
+    assert abs(episode.images["main"].mean((1, 2, 3)) - 60 - 4 * np.arange(21)).max() < 3
     batch = Dataset(store, Windows(horizon=4, future=(2,))).batch(np.arange(4))
     assert batch.action is None
     assert batch.state is None
@@ -40,7 +40,7 @@ def test_films_become_a_store_without_actions(tmp_path):
 def test_frames_are_picked_to_the_demonstrations_clock(tmp_path, hz, expected):
     clip(tmp_path / "a.mp4")
     store = import_clips([tmp_path / "a.mp4"], tmp_path / "store", instruction="go", pixels=16, hz=hz)
-    seen = store.read("image/main").mean((1, 2, 3)) / 8
+    seen = (store.read("image/main").mean((1, 2, 3)) - 60) / 4
     assert len(seen) == len(expected)
     assert abs(seen - expected).max() < 1.1
 
