@@ -109,8 +109,10 @@ def run(arguments: argparse.Namespace) -> int:
         settings = ["out=", *arguments.settings] if arguments.dry_run else arguments.settings
         commands.train(commands.config_of("train", settings), dry_run=arguments.dry_run)
     elif arguments.verb in ("quickstart", "run"):
+        from .experiment import run_experiment
+
         chosen = ["experiment=quickstart"] if arguments.verb == "quickstart" else []
-        commands.run_experiment([*chosen, *arguments.settings])
+        run_experiment([*chosen, *arguments.settings])
     else:
         call = {"collect": commands.collect, "eval": commands.evaluate, "imagine": commands.imagine}[arguments.verb]
         call(commands.config_of(arguments.verb, arguments.settings))

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from foreact import commands
+from foreact import commands, experiment
 from foreact.__main__ import VERBS, main, parser
 from foreact.data.store import Store
 from foreact.envs.errors import UserError
@@ -72,8 +72,8 @@ def test_settings_survive_the_way_through_an_override():
 
 def test_experiments_are_named_after_their_task():
     config = commands.config_of("run", ["experiment=quickstart"])
-    assert commands._experiment_name(config) == "quickstart"
-    assert commands._experiment_name({**config, "task": "push"}) == "quickstart-push-v3"
+    assert experiment.experiment_name(config) == "quickstart"
+    assert experiment.experiment_name({**config, "task": "push"}) == "quickstart-push-v3"
 
 
 def test_home_comes_from_the_environment(monkeypatch, tmp_path):
