@@ -77,7 +77,7 @@ def train(config: Mapping[str, Any], *, dry_run: bool = False) -> None:
     model = build(TokenizerConfig if is_tokenizer else ModelConfig, config["model"], "model")
     out = config["out"] or (f"{config['data']}.tokenizer" if is_tokenizer else None)
     settings = build(TrainConfig, {f.name: config[f.name] for f in fields(TrainConfig)}, "train")
-    if dry_run and isinstance(model, ModelConfig):
+    if dry_run:
         say(describe(model, config["data"], settings))
         return
     if out is None:

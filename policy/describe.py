@@ -7,11 +7,15 @@ from ..data.windows import Windows
 from .config import ModelConfig
 from .device import resolve_device, resolve_precision
 from .fitting import TrainConfig
+from .latents import TokenizerConfig
 from .model import Model
+from .tokens.kl import Tokenizer
 
 
-def describe(model: ModelConfig, data: Any, train: TrainConfig) -> str:
+def describe(model: ModelConfig | TokenizerConfig, data: Any, train: TrainConfig) -> str:
     """Parameters, tokens, pixels, chunk length and the amount of data, as text."""
+    if isinstance(model, TokenizerConfig):
+        return _describe_tokenizer(model)
     windows = Windows(n_obs_steps=model.n_obs_steps, horizon=model.horizon, future=model.future)
     mixture = Mixture(data, windows, held_out=train.held_out, seed=train.seed)
     network = Model(model, mixture.embodiment, len(mixture.tasks))
@@ -36,15 +40,30 @@ def describe(model: ModelConfig, data: Any, train: TrainConfig) -> str:
             else "none: the observation joins the channels, the instruction the time",
         ),
         ("denoised tokens", f"{segments} (tokens x channels)"),
-        ("draws a sample", ", ".join(f"{n} {query}" for query, n in model.draws.items())),
+        ("draws a sample", ", ".join(f"{n:g} {query}" for query, n in model.draws.items())),
         ("pixels", f"{model.pixels} x {model.pixels}"),
         (
             "chunk",
-            f"{model.horizon} actions ({1000 * model.horizon / hz:.0f} ms), {model.n_action_steps} executed",
+            f"poses {', '.join(map(str, model.future))} steps ahead, {model.n_action_steps} driven to"
+            if model.poses
+            else f"{model.horizon} actions ({1000 * model.horizon / hz:.0f} ms), {model.n_action_steps} executed",
         ),
         ("solver", f"{model.solver.rule}, {model.solver.steps} steps"),
         ("data", f"{episodes} episodes to learn from, {steps:,} steps, {tasks} task(s)"),
         ("training", f"{train.steps} updates, {seen:,} samples = {seen / steps:.1f} passes, on {device}"),
         ("precision", resolve_precision(train.precision, device)),
+    ]
+    return "\n".join(f"{name:16} {value}" for name, value in rows)
+
+
+def _describe_tokenizer(model: TokenizerConfig) -> str:
+    sizes, side = model.autoencoder, model.autoencoder.side(model.pixels)
+    count = sum(p.numel() for p in Tokenizer(sizes).parameters())
+    numbers = side * side * sizes.latent
+    rows = [
+        ("model", model.name),
+        ("parameters", f"{count:,}"),
+        ("frame", f"{model.pixels} x {model.pixels} x 3"),
+        ("latent", f"{side} x {side} x {sizes.latent}: {3 * model.pixels**2 / numbers:.0f} times fewer numbers"),
     ]
     return "\n".join(f"{name:16} {value}" for name, value in rows)

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from foreact.__main__ import main
 from foreact.data.clips import import_clips
 from foreact.data.store import Store
 from foreact.data.video import write_video
@@ -67,6 +68,15 @@ def test_accumulation_draws_the_same_samples(store, small):
     trainer = Trainer(store, small, dataclasses.replace(SHORT, accumulate=2))
     assert trainer.update(trainer.batches())["loss"] > 0
     assert trainer.step == 1
+
+
+@pytest.mark.parametrize("name", ["action/tiny", "joint/tiny", "pad/tiny", "tokenizer/kl"])
+def test_sizes_before_training(store, name, capsys):
+    assert main(["train", f"data={store}", f"model={name}", "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    assert name in text
+    assert "parameters" in text
+    assert "1 joint" in text or "pad" not in name
 
 
 def test_co_training_on_films_of_one_camera(store, small, tmp_path):
