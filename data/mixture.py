@@ -97,6 +97,8 @@ class Mixture:
         if not acting:
             raise UserError(f"none of {[s.path for s in self.sources]} has actions; a policy needs one that has")
         self.main = stores[acting[0]]
+        for i, (source, store) in enumerate(zip(self.sources, stores, strict=True)):
+            (_fits if i in acting else _shares_a_camera)(self.main.embodiment, store, source)
         self.acting: list[tuple[Store, np.ndarray]] = []
         sentences: dict[str, str] = {}
         for store in stores:
@@ -104,22 +106,28 @@ class Mixture:
         self.instructions = dict(sorted(sentences.items()))
         self.tasks = list(self.instructions)
         used = [source.pick(store) for source, store in zip(self.sources, stores, strict=True)]
-        self.datasets, held = [], {}
+        held = self._hold_out(stores, used, acting, held_out, seed)
+        self.datasets = []
         for i, (source, store) in enumerate(zip(self.sources, stores, strict=True)):
-            episodes = used[i]
-            _shares_a_camera(self.main.embodiment, store, source)
+            episodes = np.setdiff1d(used[i], held.get(store.path, []))
             if i in acting:
-                _fits(self.main.embodiment, store, source)
-                others = [u for u, s in zip(used, self.sources, strict=True) if Path(s.path) == Path(source.path)]
-                unused = np.setdiff1d(np.arange(len(store)), np.concatenate(others))
-                if len(unused):
-                    held[i] = unused
-                else:
-                    episodes, held[i] = split_episodes(store, held_out, seed, episodes)
                 self.acting.append((store, episodes))
             self.datasets.append(self._dataset(store, windows, episodes, source.actions))
-        self.held_out = self._dataset(self.main, windows, held[acting[0]], True)
+        self.held_out = self._dataset(self.main, windows, held[self.main.path], True)
         self.learn = self.datasets[acting[0]]
+
+    def _hold_out(
+        self, stores: list[Store], used: list[np.ndarray], acting: list[int], held_out: float, seed: int
+    ) -> dict[Path, np.ndarray]:
+        """The episodes of each store with actions that nothing is learned from, not even their frames."""
+        held: dict[Path, np.ndarray] = {}
+        for i in acting:
+            store = stores[i]
+            here = np.concatenate([u for u, s in zip(used, stores, strict=True) if s.path == store.path])
+            unused = np.setdiff1d(np.arange(len(store)), here)
+            if store.path not in held:
+                held[store.path] = unused if len(unused) else split_episodes(store, held_out, seed, used[i])[1]
+        return held
 
     def _dataset(self, store: Store, windows: Windows, episodes: np.ndarray, actions: bool) -> Dataset:
         options: dict[str, Any] = {"tasks": self.tasks, "latents": self._latents(store)}

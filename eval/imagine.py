@@ -172,6 +172,8 @@ def _trained(policy: Policy) -> list[str]:
 def _check(policy: Policy, query: str) -> None:
     """An untrained query is answered where times are independent: then every role of a whole segment was seen."""
     choose(query, QUERIES, "query")
+    if not policy.can_imagine:
+        raise UserError(f"policy {policy.config.name!r} foresees no frames; train a 'joint' preset for that")
     whole = all(role in (Role.OBSERVE, Role.DENOISE) for role in QUERIES[query].values())
     free = policy.config.times == "independent" and policy.config.coupling == "full" and "joint" in policy.config.draws
     if query not in policy.config.draws and not (whole and free and len(QUERIES[query]) == 2):

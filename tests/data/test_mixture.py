@@ -56,6 +56,13 @@ def test_video_of_other_episodes_has_no_actions_and_is_not_validated_on(many):
     assert [episodes.tolist() for _, episodes in mixture.acting] == [[0, 1]]
 
 
+def test_frames_of_held_out_episodes_are_not_learned_from_either(many):
+    mixture = Mixture([str(many), {"path": str(many), "actions": False}], WINDOWS, **SPLIT)
+    held = set(mixture.held_out.episodes)
+    assert len(held) == 2
+    assert all(not held & set(data.episodes) for data in mixture.datasets)
+
+
 def test_batches_of_all_sources_come_side_by_side_and_resume(many):
     data = [str(many), {"path": str(many), "actions": False}]
     loaders = Mixture(data, WINDOWS, **SPLIT).loaders(6, 3, 0, lambda data: None)
