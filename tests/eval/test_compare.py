@@ -121,7 +121,7 @@ class TestPlan:
         with pytest.raises(UserError, match=r"unknown comparison .* choose one of: .*joint"):
             comparison.load("jiont", [])
 
-    @pytest.mark.parametrize("name", ["joint"])
+    @pytest.mark.parametrize("name", ["joint", "cotrain"])
     def test_foreacts_own_compose(self, name):
         plan = comparison.load(name, [])
         for arm_name in plan.arms:
