@@ -74,7 +74,7 @@ def bench_act(config: ModelConfig, *, device: str = "auto", rounds: int = 20) ->
             ratios = {name: ms / took["as it is"] for name, ms in took.items()}
     console.print(table, _machine(device))
     for name, ratio in list(ratios.items())[:0:-1]:
-        print(f"{name}: {1 / ratio:.2f}x of it" if name == "actions alone" else f"ratio {ratio:.2f}x")
+        print(f"against {name}: {1 / ratio:.2f}x the time" if name == "actions alone" else f"ratio {ratio:.2f}x")
 
 
 def _alternating(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:

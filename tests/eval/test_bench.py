@@ -28,7 +28,7 @@ def test_tokens_and_flops_are_counted():
 def test_both_end_with_their_ratio(capsys):
     bench_act(TINY, device="cpu", rounds=1)
     out = capsys.readouterr().out
-    assert "actions alone: " in out
+    assert "against actions alone: " in out
     assert out.strip().splitlines()[-1].startswith("ratio ")
     bench_train(TINY, device="cpu", batch_size=2, rounds=1)
     out = capsys.readouterr().out
