@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .config import SolverConfig
 from .denoiser import Denoiser, Encoding
-from .diffusion.path import PATHS, estimate
+from .diffusion.path import PATHS, Path, estimate
 from .diffusion.solve import SHARE, Values, solve
 from .diffusion.times import time_grid
 from .diffusion.variance import share_of
@@ -78,11 +78,18 @@ def sample(
         others = {other: _noise(start.noise[other]) for other in start.roles if other != name}
         return (1 - guidance) * _estimates(model, {**others, name: segment}, seen, {name: x[name]}, t)[name]
 
-    grids = {name: time_grid(solver.grid, solver.steps, path) for name, path in paths.items()}
+    grids = {name: _grid(solver, path, model.processes[name].least) for name, path in paths.items()}
     first = {name: float(path.sigma(grids[name][0])) * start.noise[name] for name, path in paths.items()}
     found = start.show(solve(denoise, first, grids, paths, solver.rule, fresh=start.fresh))
     observed = {name: values for name, values in start.given.items() if start.roles[name] == Role.OBSERVE}
     return found | observed
+
+
+def _grid(solver: SolverConfig, path: Path, least: float) -> Tensor:
+    """The solver's times, drawn together towards noise so that the last step begins above `least`."""
+    grid = time_grid(solver.grid, solver.steps, path)
+    starts = least + (1 - least / path.t_max) * grid[:-1]
+    return torch.cat([starts, grid[-1:]])
 
 
 def _estimates(

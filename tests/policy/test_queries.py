@@ -8,11 +8,13 @@ import torch
 from foreact.data.batch import fake_batch
 from foreact.envs.errors import UserError
 from foreact.policy.config import SolverConfig
+from foreact.policy.diffusion.path import PATHS
+from foreact.policy.diffusion.times import time_grid
 from foreact.policy.inputs import unbatched
 from foreact.policy.known import known
 from foreact.policy.loss import objective
 from foreact.policy.policy import Given
-from foreact.policy.sample import Start, sample
+from foreact.policy.sample import Start, _grid, sample
 from foreact.policy.segments import COUPLINGS, PARTIAL, QUERIES, Role, role_of, roles_of
 
 PICTURES = [query for query in QUERIES if "future" in QUERIES[query]]
@@ -308,3 +310,14 @@ def test_weights_rise_over_the_ramp(make_policy, preset):
     base = parts[0].parts["action"]
     for found, weight in zip(parts, (0, 1, 2, 2), strict=True):
         torch.testing.assert_close(found.total, weight * base)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_sampling_may_end_before_times_that_training_hardly_saw(path):
+    solver, path = SolverConfig(steps=5), PATHS[path]
+    plain, early = (_grid(solver, path, least) for least in (0.0, 0.5))
+    torch.testing.assert_close(plain, time_grid("uniform", 5, path))
+    assert early[0] == plain[0]
+    assert early[-1] == 0
+    assert 0.5 < early[-2] < 0.7
+    assert (early.diff() < 0).all()
