@@ -13,11 +13,11 @@ from foreact.policy.shapes import Shape
 from scipy.optimize import linear_sum_assignment
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-MEANS = np.array([[-1.0, -0.8], [0.9, -0.5], [0.2, 1.0]])
-STDS = np.array([[0.25, 0.15], [0.15, 0.3], [0.3, 0.2]])
+MEANS = np.array([[-0.7, -0.6], [0.7, -0.4], [0.1, 0.8]])
+STDS = np.array([[0.25, 0.2], [0.2, 0.3], [0.3, 0.25]])
 WEIGHTS = np.array([0.3, 0.3, 0.4])
-N, WIDTH = 4000, 64
-DRAWS = {"joint": 1, "forward_dynamics": 1, "inverse_dynamics": 1}
+N, WIDTH = 16000, 64
+DRAWS = {"joint": 2, "forward_dynamics": 1, "inverse_dynamics": 1}
 
 
 def draw(n: int, rng: np.random.Generator) -> np.ndarray:
@@ -57,10 +57,10 @@ def network() -> Denoiser:
     torch.manual_seed(0)
     shape = Shape(1, 1, 1, 1, 1)
     process = Process(times="logit_normal", times_settings={"scale": 1.5})
-    backbone = BackboneConfig(width=WIDTH, depth=3, heads=2, mlp_ratio=2, activation="silu", gate_init=0.5)
+    backbone = BackboneConfig(width=WIDTH, depth=3, heads=1, mlp_ratio=2, activation="silu", gate_init=0.5)
     model = Denoiser(backbone, {"action": shape, "future": shape}, {"action": process, "future": process})
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0, fused=True)
-    steps, batch, rng, generator = 4000, 384, np.random.default_rng(0), torch.Generator().manual_seed(0)
+    steps, batch, rng, generator = 3000, 256, np.random.default_rng(0), torch.Generator().manual_seed(0)
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.998))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     keep = {name: torch.ones(batch, 1, 1, dtype=torch.bool) for name in ("action", "future")}
@@ -91,13 +91,14 @@ def sampled(network: Denoiser, query: str, marginal: str = "", **given: float) -
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_one_network_samples_joint_marginals_and_conditionals(network):
     cases = {
         "p(x,y)": (sampled(network, "joint"), draw),
         "p(x)": (sampled(network, "policy", marginal="future"), lambda n, rng: draw(n, rng)[:, :1]),
         "p(y)": (sampled(network, "video", marginal="action"), lambda n, rng: draw(n, rng)[:, 1:]),
     }
-    for x in (-1.0, 0.2, 0.9):
+    for x in (-0.8, 0.2, 0.7):
         found = sampled(network, "forward_dynamics", action=x)
         cases[f"p(y|x={x})"] = (found, lambda n, rng, x=x: conditional(0, x, n, rng))
     for y in (-0.6, 0.5):
