@@ -138,10 +138,8 @@ def imagine(config: Mapping[str, Any]) -> dict[str, Any]:
     count, episodes = config["episodes"], None
     if config["task"] is not None:
         live = out / f"live-{envs.task(config['task']).name}-{config['driver']}-{config['seed']}"
-        if not live.exists():
-            out.mkdir(parents=True, exist_ok=True)
-            record(policy, config["task"], count, live, driver=config["driver"], seed=config["seed"]).close()
-        data = Store.open(live)
+        out.mkdir(parents=True, exist_ok=True)
+        data = record(policy, config["task"], count, live, driver=config["driver"], seed=config["seed"])
     elif config["data"] is not None:
         data = Store.open(config["data"])
         episodes = range(max(0, len(data) - count), len(data)) if isinstance(count, int) else count

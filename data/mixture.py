@@ -157,8 +157,11 @@ def _sizes(shares: Sequence[float], batch_size: int) -> list[int]:
     """Whole numbers in proportion to the shares that add up to batch_size, each at least 1."""
     if batch_size < len(shares):
         raise UserError(f"batch_size {batch_size} cannot hold a sample of each of {len(shares)} sources")
-    edges = np.round(np.cumsum([0, *shares]) / sum(shares) * (batch_size - len(shares))).astype(int)
-    return (np.diff(edges) + 1).tolist()
+    sizes = np.diff(np.round(np.cumsum([0, *shares]) / sum(shares) * batch_size).astype(int))
+    while sizes.min() < 1:
+        sizes[sizes.argmin()] += 1
+        sizes[sizes.argmax()] -= 1
+    return sizes.tolist()
 
 
 def _fits(main: Embodiment, store: Store, source: Source) -> None:

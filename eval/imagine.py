@@ -14,7 +14,6 @@ from torch import Tensor
 from ..data.batch import Batch
 from ..data.dataset import Dataset
 from ..data.store import Store
-from ..data.windows import Windows
 from ..envs.errors import UserError, choose
 from ..policy import Policy
 from ..policy.inputs import unbatched
@@ -54,7 +53,7 @@ def imagine(
         raise UserError(f"the checkpoint does not fit store {data.path}:\n  " + "\n  ".join(lines))
     if episodes is None:
         episodes = range(max(0, len(data) - 8), len(data))
-    dataset = Dataset(data, windows_of(policy), episodes=list(episodes))
+    dataset = Dataset(data, policy.config.windows, episodes=list(episodes))
     rows = [rows for rows in _looks(dataset, policy, every) if len(rows)]
     if not rows:
         raise UserError(
@@ -144,16 +143,10 @@ def _stacked(policy: Policy, answer: Answer) -> Tensor:
 
 def _looks(dataset: Dataset, policy: Policy, every: int) -> Iterator[np.ndarray]:
     """Samples of each episode whose last foreseen frame lies inside it."""
-    last = policy.config.future[-1] if policy.config.future else policy.horizon
+    last = policy.config.future[-1]
     for episode in dict.fromkeys(dataset.episode.tolist()):
         samples = np.flatnonzero(dataset.episode == episode)
         yield samples[: max(0, len(samples) - last)][::every]
-
-
-def windows_of(policy: Policy) -> Windows:
-    """The windows that the policy was trained on."""
-    config = policy.config
-    return Windows(n_obs_steps=config.n_obs_steps, horizon=config.horizon, future=config.future)
 
 
 def _fields(policy: Policy) -> list[tuple[str, slice]]:
@@ -166,7 +159,7 @@ def _fields(policy: Policy) -> list[tuple[str, slice]]:
 
 
 def _trained(policy: Policy) -> list[str]:
-    return [q for q in policy.config.draws if "future" in QUERIES[q]] or [policy.config.acting]
+    return [q for q in policy.config.draws if "future" in QUERIES[q]] or ["joint"]
 
 
 def _check(policy: Policy, query: str) -> None:

@@ -17,13 +17,17 @@ HOLD = 16  # steps after success: the last foreseen frames are then real as well
 
 
 def record(policy: Policy, task: str, episodes: int, path: Path, *, driver: str = "policy", seed: int = 1000) -> Store:
-    """Episodes from seed, seed + 1, … in a new store at `path`. driver: 'policy' or 'expert'. Failures stay in."""
+    """Episodes from seed, seed + 1, … in the store at `path`, which is continued where it was stopped.
+
+    driver: 'policy' or 'expert'. Failures stay in.
+    """
     choose(driver, ("policy", "expert"), "driver")
     cameras = policy.embodiment.cameras
     env = envs.make(envs.resolve(task), cameras=cameras)
     try:
-        with Store.create(path, env.embodiment, privileged=False) as store:
-            for i in range(seed, seed + episodes):
+        begun = path.exists()
+        with Store.open(path, "a") if begun else Store.create(path, env.embodiment, privileged=False) as store:
+            for i in range(seed + len(store), seed + episodes):
                 act = Driver(policy, env.task.instruction, i) if driver == "policy" else None
                 options: dict[str, Any] = {"noise": Noise(std=0.0), "hold": HOLD, "keep_failures": True}
                 episode = demonstrate(env, i, act=act, source=driver, **options)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from ..data.windows import Windows
 from ..envs.errors import UserError, choose
 from .diffusion.path import PATHS, TARGETS
 from .diffusion.solve import RULES
@@ -173,6 +174,11 @@ class ModelConfig:
                 raise UserError(
                     f"query {query!r} shows some tokens of {name}, but layout 'stacked' has no token a step"
                 )
+
+    @property
+    def windows(self) -> Windows:
+        """What of an episode one sample sees."""
+        return Windows(n_obs_steps=self.n_obs_steps, horizon=self.horizon, future=self.future)
 
     @property
     def acting(self) -> str:

@@ -3,7 +3,6 @@
 from typing import Any
 
 from ..data.mixture import Mixture
-from ..data.windows import Windows
 from .config import ModelConfig
 from .device import resolve_device, resolve_precision
 from .fitting import TrainConfig
@@ -16,8 +15,7 @@ def describe(model: ModelConfig | TokenizerConfig, data: Any, train: TrainConfig
     """Parameters, tokens, pixels, chunk length and the amount of data, as text."""
     if isinstance(model, TokenizerConfig):
         return _describe_tokenizer(model)
-    windows = Windows(n_obs_steps=model.n_obs_steps, horizon=model.horizon, future=model.future)
-    mixture = Mixture(data, windows, held_out=train.held_out, seed=train.seed)
+    mixture = Mixture(data, model.windows, held_out=train.held_out, seed=train.seed)
     network = Model(model, mixture.embodiment, len(mixture.tasks))
     steps, episodes = (
         sum(len(x) for x in parts) for parts in (mixture.datasets, [d.episodes for d in mixture.datasets])

@@ -20,19 +20,23 @@ def observe(
     observations: Sequence[dict[str, Any]],
     instructions: Sequence[str],
     batch_shape: int | None = None,
+    *,
+    foresee: bool = True,
 ) -> Observation:
     """The observation of max(B, batch_shape) rows; the first row is repeated in those that nobody asked for.
 
     observations: one each, {"images": {camera: (T, H, W, 3) or (H, W, 3) uint8}, "depth": {camera: (T, H, W) or (H, W)
     float32, m} where the policy sees depth, "state": (T, S) or (S,)}; T may be left out where it is 1. All may lack the
-    state: that asks for video without a robot. Raises `UserError` on what does not fit the policy.
+    state: that asks for video without a robot. foresee: False leaves out what only foreseen segments need. Raises
+    `UserError` on what does not fit the policy.
     """
     if batch_shape is not None and len(observations) > batch_shape:
         raise UserError(f"{len(observations)} observations do not fit the batch shape {batch_shape}")
     stack = _Stack(transforms.config.n_obs_steps, (batch_shape or len(observations)) - len(observations), device)
     sentence = sentences.inputs([*instructions, *[instructions[0]] * stack.pad]).to(device)
     seen = _seen(transforms, observations, stack)
-    return transforms.observe(seen, transforms.maps(seen[:, :, -1:]), _state(observations, stack), sentence)
+    now = transforms.maps(seen[:, :, -1:]) if foresee else {}
+    return transforms.observe(seen, now, _state(observations, stack), sentence)
 
 
 def unbatched(batch: Batch) -> list[dict[str, Any]]:

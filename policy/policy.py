@@ -139,11 +139,13 @@ class Policy:
         choose(query, QUERIES, "query")
         if "future" in QUERIES[query] and not self.can_imagine:
             raise UserError(f"policy {self.config.name!r} foresees no frames; train a 'joint' preset for that")
-        seen = observe(self.transforms, self.sentences, self.device, observations, instructions, batch_shape)
         roles = roles_of(query, self.model.segments)
+        names = self.model.segments if guidance != 1 else roles
+        where = (self.transforms, self.sentences, self.device)
+        foresee = any(name != "action" for name in names)  # else the present need not be encoded to be foreseen from
+        seen = observe(*where, observations, instructions, batch_shape, foresee=foresee)
         if "action" in roles and seen.state is None:
             raise UserError(f"query {query!r} is about actions, and the observations have no state")
-        names = self.model.segments if guidance != 1 else roles
         noise = {name: self._noise(name, keys, len(seen.images)) for name in names}
 
         def fresh(step: int) -> dict[str, Tensor]:

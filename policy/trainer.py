@@ -12,7 +12,6 @@ from ..data.dataset import Dataset
 from ..data.mixture import Mixture
 from ..data.normalize import fit_normalizers
 from ..data.store import Store
-from ..data.windows import Windows
 from ..envs.errors import UserError
 from .checkpoint import write_policy
 from .config import ModelConfig
@@ -36,9 +35,8 @@ class Trainer(Fitting[Model]):
 
     def __init__(self, data: Any, model: ModelConfig, config: TrainConfig, tokenizer: Tokenizer | None = None):
         super().__init__(config)
-        windows = Windows(n_obs_steps=model.n_obs_steps, horizon=model.horizon, future=model.future)
         latents = None if tokenizer is None else latents_of(tokenizer, model.pixels, self.device)
-        mixture = Mixture(data, windows, held_out=config.held_out, seed=config.seed, latents=latents)
+        mixture = Mixture(data, model.windows, held_out=config.held_out, seed=config.seed, latents=latents)
         _check(mixture.main, model, config)
         self.held_out = mixture.held_out
         self.policy = _new_policy(mixture, model, self.device, tokenizer, aligned=config.align > 0)

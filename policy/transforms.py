@@ -113,7 +113,7 @@ class Transforms:
     ) -> Observation:
         """What the network observes. now: maps of the present · state (B, T, S) in SI units; noise after scaling."""
         widths = beside_widths(self.config, self.embodiment)
-        beside = {name: self._patches(name, now[name], repeat=True) for name in widths if name != "action"}
+        beside = {name: self._patches(name, now[name], repeat=True) for name in now if name in widths}
         scaled = None
         if state is not None:
             scaled = self.normalizers["state"].normalise(state)

@@ -114,6 +114,8 @@ def test_a_policy_foresees_latents_and_carries_the_tokenizer(trained, store, lat
     }
     frames = policy.imagine([seen], ["go left"], [(0, 0, 0)])
     assert frames["front"].shape == (1, 2, 32, 32, 3)
+    policy.model.tokenizer.encode = None  # type: ignore[assignment]
+    assert policy.act([seen], ["go left"], [(0, 0, 0)]).shape[0] == 1  # to act nothing is encoded for the future
 
 
 def test_cached_latents_equal_those_made_when_acting(trained, store, latent_preset):
