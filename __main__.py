@@ -22,6 +22,7 @@ the arms (settings of `foreact train`), training seeds and tasks; foreact's own 
 
   foreact compare joint                       # run it, or go on where it stopped
   foreact compare joint 'seeds=[0]'           # one training seed
+  foreact compare joint jobs=4                # four runs side by side, each with a quarter of the cores
   foreact compare my.yaml out=runs/mine
 """
 VERBS = {

@@ -2,8 +2,9 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,15 @@ from . import commands
 from .commands import as_overrides, config_of, console, home, say
 from .envs.errors import UserError, choose
 from .eval.compare import MINUTES, read_arm, write_comparison
-from .policy.config import build
+from .lanes import side_by_side
+from .policy.config import build, positive
+
+DONE = "done.json"
+"""File of a run that is trained and evaluated: the settings it was asked for."""
+Run = tuple[str, int, tuple[str, ...]]
+"""Arm, training seed and tasks of a policy."""
+Settings = tuple[dict[str, Any], dict[str, Any]]
+"""Of a training and of its evaluation, by dotted name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +35,8 @@ class Comparison:
     arms: name → settings of `foreact train` for that arm, such as {model: joint/small, model.coupling: full} · tasks ·
     per_task: one policy for each task, not one for all · seeds: training seeds · data: sources as in `foreact train`,
     where one without a path means the collected store; null for all of it · collect, train, eval: settings that all
-    arms share · baseline: the arm that the others are compared with.
+    arms share · baseline: the arm that the others are compared with · jobs: runs side by side, each with its share of
+    the cores.
     """
 
     name: str
@@ -40,11 +50,13 @@ class Comparison:
     collect: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
     eval: dict[str, Any] = field(default_factory=dict)
+    jobs: int = 1
 
     def __post_init__(self):
         if not self.arms or not self.tasks or not self.seeds:
             raise UserError(f"comparison {self.name!r} needs at least one arm, task and seed")
         choose(self.baseline, self.arms, "baseline arm")
+        positive("jobs", self.jobs)
 
     @property
     def folder(self) -> Path:
@@ -78,14 +90,21 @@ def compare(name: str, overrides: Sequence[str]) -> dict[str, Any]:
     if plan.collect:
         collect = {"tasks": list(plan.tasks), "out": str(plan.folder / "data"), **plan.collect}
         commands.collect(config_of("collect", as_overrides(collect)))
-    summary: dict[str, Any] = {}
-    for number, run in enumerate(runs, start=1):
-        train, evaluate = asked[run]
-        console.rule(f"{number}/{len(runs)} {Path(train['out']).relative_to(plan.folder)}")
-        _run(plan.folder, train, evaluate)
-        summary = _write(plan)
+    left = {run: settings for run, settings in asked.items() if not _is_done(plan.folder, *settings)}
+    for number, run in enumerate(_carried_out(plan, left), start=len(asked) - len(left) + 1):
+        say(f"{number}/{len(asked)} {_name(plan, run)}: done, {_score(_write(plan), run)}")
+    summary = _write(plan)
     say(f"Table: {plan.folder / 'comparison.md'}   Plot: {plan.folder / 'comparison.png'}")
     return summary
+
+
+def _name(plan: Comparison, run: Run) -> str:
+    return str(_out(plan, *run).relative_to(plan.folder))
+
+
+def _score(summary: Mapping[str, Any], run: Run) -> str:
+    success = summary["arms"].get(run[0], {"per_seed": {}})["per_seed"].get(run[1])
+    return "other tasks to come" if success is None else f"success {100 * success:.0f} %"
 
 
 def _groups(plan: Comparison) -> list[tuple[str, ...]]:
@@ -93,8 +112,8 @@ def _groups(plan: Comparison) -> list[tuple[str, ...]]:
     return [(task,) for task in plan.tasks] if plan.per_task else [plan.tasks]
 
 
-def _settings(plan: Comparison, arm: str, seed: int, tasks: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings of one training and its evaluation, by dotted name."""
+def _settings(plan: Comparison, arm: str, seed: int, tasks: tuple[str, ...]) -> Settings:
+    """The settings of one run."""
     out = _out(plan, arm, seed, tasks)
     data = plan.arms[arm].get("data", plan.data)
     shared = {**plan.train, **plan.arms[arm], "data": _sources(plan, data), "seed": seed, "out": str(out)}
@@ -116,16 +135,37 @@ def _sources(plan: Comparison, data: Any) -> Any:
     return data if isinstance(data, str) else [{"path": collected, **entry} for entry in entries]
 
 
-def _run(folder: Path, train: Mapping[str, Any], evaluate: Mapping[str, Any]) -> None:
-    """Train and evaluate one run, unless that is done with these settings, wherever the folder lies."""
-    out = Path(train["out"])
-    text = json.dumps({"train": train, "eval": evaluate}).replace(str(folder), ".")
-    done, asked = out / "done.json", json.loads(text)
-    if done.is_file() and json.loads(done.read_text()) == asked:
+def _carried_out(plan: Comparison, runs: Mapping[Run, Settings]) -> Iterator[Run]:
+    """Each run, once it is trained and evaluated: one after the other, or side by side with a log in each folder."""
+    if plan.jobs == 1:
+        for run, settings in runs.items():
+            console.rule(_name(plan, run))
+            _run(plan.folder, *settings)
+            yield run
         return
+    logs = {_out(plan, *run) / "log.txt": run for run in runs}
+    work = {log: partial(_run, plan.folder, *runs[run]) for log, run in logs.items()}
+    say(f"{len(runs)} runs, {plan.jobs} side by side. What they say: log.txt in the folder of each")
+    for log in side_by_side(work, plan.jobs):
+        yield logs[log]
+
+
+def _run(folder: Path, train: Mapping[str, Any], evaluate: Mapping[str, Any]) -> None:
+    """Train and evaluate one run, and note that this is done with these settings."""
+    out = Path(train["out"])
     _timed(out / MINUTES, lambda: commands.train(config_of("train", as_overrides(train))))
     commands.evaluate(config_of("eval", as_overrides(evaluate)))
-    done.write_text(json.dumps(asked, indent=1) + "\n")
+    (out / DONE).write_text(json.dumps(_asked(folder, train, evaluate), indent=1) + "\n")
+
+
+def _is_done(folder: Path, train: Mapping[str, Any], evaluate: Mapping[str, Any]) -> bool:
+    done = Path(train["out"]) / DONE
+    return done.is_file() and json.loads(done.read_text()) == _asked(folder, train, evaluate)
+
+
+def _asked(folder: Path, train: Mapping[str, Any], evaluate: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's settings, the same wherever the comparison's folder lies."""
+    return json.loads(json.dumps({"train": train, "eval": evaluate}).replace(str(folder), "."))
 
 
 def _timed(file: Path, work: Callable[[], object]) -> None:
