@@ -69,13 +69,15 @@ class SolverConfig:
     """The sampler when acting: rule, number of steps and time grid.
 
     cache: encode the observation once for all steps. null: where the preset allows it; false: at every step, which is
-    slower and the same.
+    slower and the same. plan: compute what depends on time alone once for all control steps (`plan.StepPlan`); false:
+    at every step, likewise.
     """
 
     rule: str = "euler"
     steps: int = 10
     grid: str = "uniform"
     cache: bool | None = None
+    plan: bool = True
 
     def __post_init__(self):
         choose(self.rule, RULES, "solver")

@@ -36,6 +36,20 @@ class Encoding:
         return Encoding(self.context[rows], beside, condition, self.views)
 
 
+@dataclass(frozen=True)
+class Wiring:
+    """How the tokens of segments meet: the same at every solver step, because it depends on roles alone.
+
+    selector (B, N, L, G) one-hot: which of the G distinct times each token has, None: all have the only one · rotary:
+    the table that turns queries and keys, None where positions are only added · mask (L, M + L): who sees whom, None:
+    everyone all.
+    """
+
+    selector: Tensor | None
+    rotary: Tensor | None
+    mask: Tensor | None
+
+
 class Denoiser(nn.Module):
     """Noisy segments and what is observed → a prediction for each segment that is there.
 
@@ -72,32 +86,65 @@ class Denoiser(nn.Module):
         """Channels of a head: the target, and beside it the variance where that is learned."""
         return self.segments[name].width * (2 if self.processes[name].variance == "learned" else 1)
 
-    def denoise(self, segments: dict[str, Segment], encoding: Encoding) -> dict[str, Float[Tensor, "b n l c"]]:
-        """Predict each present segment's target from its noisy values; 2 C channels where variance is learned."""
-        segments = {name: segments[name] for name in self.segments if name in segments}  # one order
+    def denoise(
+        self,
+        segments: Mapping[str, Segment],
+        encoding: Encoding,
+        *,
+        rows: Tensor | None = None,
+        wiring: Wiring | None = None,
+    ) -> dict[str, Float[Tensor, "b n l c"]]:
+        """Predict each present segment's target from its noisy values; 2 C channels where variance is learned.
+
+        rows, wiring: what `modulation` and `wiring` give for these segments, for who has them already (`plan`).
+        """
+        segments = self._ordered(segments)
+        rows = self.modulation(self.times(segments), encoding.condition) if rows is None else rows
+        wiring = self.wiring(segments, encoding) if wiring is None else wiring
         tokens = []
         for name, segment in segments.items():
             x = self._input(name, segment)
             if name in encoding.beside:
                 x = torch.cat([x, encoding.beside[name].unsqueeze(1).expand(-1, x.shape[1], -1, -1)], dim=-1)
             tokens.append(self.embed[name](x) + self._seen(name, self.position[name], encoding.views))
-        rows, selector = self._modulation(segments, encoding.condition)
-        where = [self._seen(name, self.places[name], encoding.views) for name in segments]
         hidden = self.backbone.denoise(
             torch.cat(tokens, dim=2),
             rows,
             encoding.context,
-            selector=selector,
-            rotary=self.rotary(where, tokens[0]),
-            mask=self._mask(segments, encoding.context.tokens),
+            selector=wiring.selector,
+            rotary=wiring.rotary,
+            mask=wiring.mask,
         )
         lengths = [s.x.shape[2] for s in segments.values()]
-        chosen = [None] * len(lengths) if selector is None else selector.split(lengths, dim=2)
+        chosen = [None] * len(lengths) if wiring.selector is None else wiring.selector.split(lengths, dim=2)
         kinds = [list(self.segments).index(name) if self.own_final else 0 for name in segments]
         return {
             name: self.head[name](self.backbone.finish(part, rows, which, kind))
             for name, part, which, kind in zip(segments, hidden.split(lengths, dim=2), chosen, kinds, strict=True)
         }
+
+    def _ordered(self, segments: Mapping[str, Segment]) -> dict[str, Segment]:
+        """The segments in the one order of the sequence."""
+        return {name: segments[name] for name in self.segments if name in segments}
+
+    def times(self, segments: Mapping[str, Segment]) -> Float[Tensor, "b n g"]:
+        """The distinct times of these segments as the network sees them: one each, and 0 if a token is clean."""
+        segments = self._ordered(segments)
+        times = [PATHS[self.processes[name].path].clamp(s.t) for name, s in segments.items()]
+        if any(s.clean is not None for s in segments.values()):
+            times.append(torch.zeros_like(times[0]))
+        return torch.stack(times, dim=-1)
+
+    def modulation(self, times: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Modulation rows (..., B, N, G, R, D) of times (..., B or 1, N, G) and a condition (B, D) that joins them."""
+        return self.backbone.modulation(times, None if condition is None else condition[:, None, None])
+
+    def wiring(self, segments: Mapping[str, Segment], encoding: Encoding) -> Wiring:
+        """How the tokens of these segments meet."""
+        segments = self._ordered(segments)
+        where = [self._seen(name, self.places[name], encoding.views) for name in segments]
+        rotary = self.rotary(where, next(iter(segments.values())).x)
+        return Wiring(self._selector(segments), rotary, self._mask(segments, encoding.context.tokens))
 
     def _seen(self, name: str, values: Tensor, views: tuple[int, ...] | None) -> Tensor:
         """The values (L, ...) of the tokens of a segment whose cameras are there."""
@@ -116,23 +163,19 @@ class Denoiser(nn.Module):
         scale = input_scale(process.target, PATHS[process.path], t)
         return segment.x if process.target != "edm" else segment.x * torch.as_tensor(scale)[..., None]
 
-    def _modulation(self, segments: dict[str, Segment], condition: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Rows of the distinct times (one for each segment, and 0 if a token is clean), and who has which."""
-        times = [PATHS[self.processes[name].path].clamp(s.t) for name, s in segments.items()]
-        if any(s.clean is not None for s in segments.values()):
-            times.append(torch.zeros_like(times[0]))
-        joined = None if condition is None else condition[:, None, None]
-        rows = self.backbone.modulation(torch.stack(times, dim=-1), joined)  # (B, N, G, R, D)
-        if len(times) == 1:
-            return rows, None
-        one_hot = torch.eye(len(times), device=rows.device, dtype=rows.dtype)
+    def _selector(self, segments: dict[str, Segment]) -> Tensor | None:
+        """Which of the distinct `times` each token has."""
+        groups = len(segments) + any(s.clean is not None for s in segments.values())
+        if groups == 1:
+            return None
+        one_hot = torch.eye(groups, device=next(iter(segments.values())).x.device)
         columns = [
             one_hot[i].expand(*s.x.shape[:3], -1)
             if s.clean is None
             else torch.where(s.clean[..., None], one_hot[-1], one_hot[i])
             for i, s in enumerate(segments.values())
         ]
-        return rows, torch.cat(columns, dim=2)
+        return torch.cat(columns, dim=2)
 
     def _mask(self, segments: dict[str, Segment], context: Tensor) -> Tensor | None:
         tokens = [(name, s.observed) for name, s in segments.items() for _ in range(s.x.shape[2])]

@@ -14,6 +14,7 @@ from ..envs.errors import UserError, choose
 from ..envs.spec import Embodiment
 from .inputs import observe
 from .model import Model
+from .plan import Plans
 from .sample import Start, sample
 from .segments import PARTIAL, QUERIES, Role, roles_of
 from .sentences import Sentences
@@ -62,6 +63,7 @@ class Policy:
         self.tasks = tasks
         self.device = device
         self.config = model.config
+        self._plans = Plans()
 
     @property
     def embodiment(self) -> Embodiment:
@@ -155,7 +157,8 @@ class Policy:
         solver = self.config.solver
         encode = partial(self.model.encode, seen)
         encoding = encode if solver.cache is False else encode()
-        found = sample(self.model, encoding, start, solver, guidance=guidance)
+        plans = self._plans if solver.plan else None
+        found = sample(self.model, encoding, start, solver, guidance=guidance, plans=plans)
         return self._answer(
             {name: found[name][:rows] for name in start.moving()}, {k: v[:rows] for k, v in seen.now.items()}
         )

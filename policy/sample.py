@@ -1,17 +1,18 @@
 """The sampler: carry the denoised segments of a query from noise to data, beside what is observed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from .config import SolverConfig
-from .denoiser import Denoiser, Encoding
+from .denoiser import Denoiser, Encoding, Wiring
 from .diffusion.path import PATHS, Path, estimate
-from .diffusion.solve import SHARE, Values, solve
+from .diffusion.solve import SHARE, Values, evaluation_times, solve
 from .diffusion.times import time_grid
 from .diffusion.variance import share_of
+from .plan import Plans, StepPlan
 from .segments import PARTIAL, Role, Segment
 
 
@@ -55,30 +56,33 @@ def sample(
     solver: SolverConfig,
     *,
     guidance: float = 1.0,
+    plans: Plans | None = None,
 ) -> dict[str, Tensor]:
     """Clean tokens (B, L, C) of every segment that is denoised or observed.
 
     encoding: of the observation, or a function that encodes it anew at every step.
     guidance: s of u + s (c - u), where u predicts a segment with all others as pure noise, which a network whose times
     are independent knows for free (Bao et al. 2023, UniDiffuser, §3.3); 1 for none, which saves the evaluations of u.
+    plans: kept from call to call, so that what depends on time alone is computed once; None computes it at every step.
     """
     paths = {name: PATHS[model.processes[name].path] for name in start.moving()}
     fixed = start.fixed()
+    grids = {name: _grid(solver, path, model.processes[name].least) for name, path in paths.items()}
+    network = _Network(model, evaluation_times(solver.rule, grids, paths), plans)
 
     def denoise(x: Values, t: dict[str, float], step: int) -> Values:
         shown = start.show(x)
         noisy = {name: _at(value, t[name], start.shown.get(name)) for name, value in shown.items()}
         seen = encoding() if callable(encoding) else encoding
-        found = _estimates(model, {**fixed, **noisy}, seen, x, t)
+        found = network.estimates({**fixed, **noisy}, seen, x, step)
         if guidance == 1:
             return found
-        return found | {name: _guided(name, noisy[name], seen, x, t) + guidance * found[name] for name in noisy}
+        return found | {name: _guided(name, noisy[name], seen, x, step) + guidance * found[name] for name in noisy}
 
-    def _guided(name: str, segment: Segment, seen: Encoding, x: Values, t: dict[str, float]) -> Tensor:
+    def _guided(name: str, segment: Segment, seen: Encoding, x: Values, step: int) -> Tensor:
         others = {other: _noise(start.noise[other]) for other in start.roles if other != name}
-        return (1 - guidance) * _estimates(model, {**others, name: segment}, seen, {name: x[name]}, t)[name]
+        return (1 - guidance) * network.estimates({**others, name: segment}, seen, {name: x[name]}, step)[name]
 
-    grids = {name: _grid(solver, path, model.processes[name].least) for name, path in paths.items()}
     first = {name: float(path.sigma(grids[name][0])) * start.noise[name] for name, path in paths.items()}
     found = start.show(solve(denoise, first, grids, paths, solver.rule, fresh=start.fresh))
     observed = {name: values for name, values in start.given.items() if start.roles[name] == Role.OBSERVE}
@@ -92,20 +96,38 @@ def _grid(solver: SolverConfig, path: Path, least: float) -> Tensor:
     return torch.cat([starts, grid[-1:]])
 
 
-def _estimates(
-    model: Denoiser, segments: dict[str, Segment], encoding: Encoding, x: Values, t: dict[str, float]
-) -> Values:
-    """x̂0 of every segment of x, and where their variances lie if those are learned."""
-    predictions = model.denoise(segments, encoding)
-    found = {}
-    for name, value in x.items():
-        process = model.processes[name]
-        prediction = predictions[name].squeeze(1)
-        if process.variance == "learned":
-            prediction, raw = prediction.chunk(2, dim=-1)
-            found[name + SHARE] = share_of(raw)
-        found[name] = estimate(process.target, PATHS[process.path], value, prediction, t[name])[0]
-    return found
+class _Network:
+    """The denoiser on one grid: wired once for each set of segments, modulated by a plan where there is one."""
+
+    def __init__(self, model: Denoiser, times: Sequence[Mapping[str, float]], plans: Plans | None):
+        self._model, self._times, self._plans = model, times, plans
+        self._prepared: dict[tuple, tuple[Wiring, StepPlan | None]] = {}
+
+    def estimates(self, segments: dict[str, Segment], encoding: Encoding, x: Values, step: int) -> Values:
+        """x̂0 of every segment of x, and where their variances lie if those are learned."""
+        wiring, plan = self._prepare(segments, encoding, x)
+        t = {name: self._times[step][name] for name in x}
+        rows = None if plan is None else plan.at(step, t)
+        predictions = self._model.denoise(segments, encoding, rows=rows, wiring=wiring)
+        found = {}
+        for name, value in x.items():
+            process = self._model.processes[name]
+            prediction = predictions[name].squeeze(1)
+            if process.variance == "learned":
+                prediction, raw = prediction.chunk(2, dim=-1)
+                found[name + SHARE] = share_of(raw)
+            found[name] = estimate(process.target, PATHS[process.path], value, prediction, t[name])[0]
+        return found
+
+    def _prepare(
+        self, segments: dict[str, Segment], encoding: Encoding, moving: Values
+    ) -> tuple[Wiring, StepPlan | None]:
+        which = (*((name, s.observed) for name, s in segments.items()), *moving)
+        if which not in self._prepared:
+            times = [{name: t[name] for name in moving} for t in self._times]
+            plan = None if self._plans is None else self._plans.of(self._model, segments, encoding, times)
+            self._prepared[which] = self._model.wiring(segments, encoding), plan
+        return self._prepared[which]
 
 
 def _at(x: Tensor, t: float, shown: Tensor | None) -> Segment:

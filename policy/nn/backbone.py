@@ -91,6 +91,11 @@ class Backbone(nn.Module):
         rows = self.to_modulation(nn.functional.silu(embedded if condition is None else embedded + condition))
         return rows.unflatten(-1, (-1, self.config.width))
 
+    def modulation_version(self) -> tuple[int, ...]:
+        """Another one after any change of the weights that `modulation` takes."""
+        weights = [*self.time_mlp.parameters(), *self.to_modulation.parameters()]
+        return tuple(0 if w.is_inference() else w._version for w in weights)  # inference tensors never change
+
     def encode(self, x: Tensor, *, rotary: Tensor | None = None) -> Context:
         """Run the context tokens x (B, M, D) through all layers at time 0."""
         x = _working(x).unsqueeze(1)  # (B, 1, M, D)

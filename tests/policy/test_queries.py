@@ -8,6 +8,7 @@ import torch
 from foreact.data.batch import fake_batch
 from foreact.envs.errors import UserError
 from foreact.policy.config import SolverConfig
+from foreact.policy.diffusion import RULES
 from foreact.policy.diffusion.path import PATHS
 from foreact.policy.diffusion.times import time_grid
 from foreact.policy.inputs import unbatched
@@ -86,6 +87,29 @@ def test_every_query_is_answered(make_policy, request, kind, query):
     for metres in answer.depth.values():
         assert metres.shape == (3, 2, 32, 32)
         assert 0 <= metres.min() <= metres.max() <= 2.0001
+
+
+@pytest.mark.parametrize("query", QUERIES)
+@pytest.mark.parametrize("kind", ["preset", "stacked"])
+def test_a_step_plan_gives_the_same_numbers(make_policy, request, kind, query):
+    """For every solver, with guidance and without."""
+    config = request.getfixturevalue(kind)
+    if config.layout == "stacked" and any(role in PARTIAL for role in QUERIES[query].values()):
+        return
+    policy = make_policy(config)
+    batch, drawn = batch_of(policy), given_of(policy, batch_of(policy), query)
+
+    def answer(plan: bool, rule: str, guidance: float):
+        policy.config = dataclasses.replace(config, solver=SolverConfig(rule=rule, steps=3, plan=plan))
+        keys = [(0, i, 0) for i in range(len(batch))]
+        return policy.ask(query, unbatched(batch), ["go left"] * len(batch), keys, drawn, guidance=guidance)
+
+    for rule, guidance in [*((rule, 1.0) for rule in RULES), ("euler", 1.5)]:
+        plain, planned = answer(False, rule, guidance), answer(True, rule, guidance)
+        if plain.actions is not None:
+            np.testing.assert_allclose(planned.actions, plain.actions, atol=1e-5)
+        for camera, frames in plain.frames.items():
+            assert np.abs(planned.frames[camera].astype(int) - frames).max() <= 1  # a rounding of 1e-5
 
 
 @pytest.mark.parametrize("kind", ["deep", "stacked"])
