@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .config import Process
 from .diffusion.path import PATHS, input_scale
 from .nn.backbone import Backbone, BackboneConfig, Context
+from .nn.linear import Linear
 from .nn.rope import rotary_table
 from .segments import Segment, allowed
 from .shapes import Shape
@@ -76,8 +77,8 @@ class Denoiser(nn.Module):
         self.places = dict(places) if places else {k: s.positions(range(s.steps), 1.0) for k, s in segments.items()}
         self.backbone = Backbone(backbone, len(self.segments) if own_final else 1)
         self.position = nn.ParameterDict({k: self._positions(k) for k in self.segments})
-        self.embed = nn.ModuleDict({k: nn.Linear(s.width + beside.get(k, 0), d) for k, s in self.segments.items()})
-        self.head = nn.ModuleDict({k: nn.Linear(d, self._outputs(k)) for k in self.segments})
+        self.embed = nn.ModuleDict({k: Linear(s.width + beside.get(k, 0), d) for k, s in self.segments.items()})
+        self.head = nn.ModuleDict({k: Linear(d, self._outputs(k)) for k in self.segments})
         for head in self.head.values():
             nn.init.zeros_(head.weight)  # type: ignore[arg-type]
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]

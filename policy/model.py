@@ -8,6 +8,7 @@ from ..envs.spec import Embodiment
 from .config import ModelConfig
 from .denoiser import Denoiser, Encoding, normal
 from .nn.backbone import Context
+from .nn.linear import Linear
 from .positions import context_positions, segment_positions
 from .shapes import beside_widths, segment_shapes
 from .tokens.images import STEMS
@@ -38,7 +39,7 @@ class Model(Denoiser):
         )
         self.config = config
         self.views, d = len(embodiment.cameras), config.backbone.width
-        self.from_sentence = nn.Linear(VECTOR_DIM, d) if config.instruction == "minilm" else nn.Embedding(sentences, d)
+        self.from_sentence = Linear(VECTOR_DIM, d) if config.instruction == "minilm" else nn.Embedding(sentences, d)
         if config.layout == "tokens":
             self._observe(config, embodiment, d)
         self.tokenizer = Tokenizer(config.latent).requires_grad_(False) if config.latent else None
@@ -51,7 +52,7 @@ class Model(Denoiser):
         if config.center_images:
             self.register_buffer("mean_frame", torch.zeros(self.views, 1, side, side, config.channels))
             self.register_buffer("frame_spread", torch.ones(1))
-        self.from_state = nn.Linear(embodiment.state_dim, d)
+        self.from_state = Linear(embodiment.state_dim, d)
         self.image_position = normal(self.views * config.n_obs_steps * config.image.count(side, side), d)
         self.state_position = normal(config.n_obs_steps, d)
 

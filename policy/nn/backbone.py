@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ...envs.errors import UserError, choose
 from .attention import KeysValues
 from .block import Block, Modulation, modulate
+from .linear import Linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +71,9 @@ class Backbone(nn.Module):
             Block(d, config.heads, config.mlp_ratio, activation=config.activation, qk_norm=config.qk_norm)
             for _ in range(config.depth)
         )
-        self.time_mlp = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, d))
+        self.time_mlp = nn.Sequential(Linear(d, d), nn.SiLU(), Linear(d, d))
         # The last 2 rows of each kind of token modulate the final norm before its head.
-        self.to_modulation = nn.Linear(d, (6 * config.depth + 2 * finals) * d)
+        self.to_modulation = Linear(d, (6 * config.depth + 2 * finals) * d)
         self._initialise()
 
     def _initialise(self) -> None:

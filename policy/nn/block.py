@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...envs.errors import choose
 from .attention import KeysValues, attend
+from .linear import Linear
 from .rope import rotate
 
 
@@ -39,10 +40,10 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int, *, qk_norm: bool):
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
+        self.qkv = Linear(width, 3 * width)
         nn.init.xavier_uniform_(self.qkv.weight)
         nn.init.zeros_(self.qkv.bias)
-        self.out = nn.Linear(width, width)
+        self.out = Linear(width, width)
         channels = width // heads
         self.q_norm = nn.LayerNorm(channels) if qk_norm else nn.Identity()
         self.k_norm = nn.LayerNorm(channels) if qk_norm else nn.Identity()
@@ -68,7 +69,7 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, elementwise_affine=False)
         self.attention = Attention(width, heads, qk_norm=qk_norm)
         hidden = int(width * mlp_ratio)
-        self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.up, self.down = Linear(width, hidden), Linear(hidden, width)
         self.activation = ACTIVATIONS[choose(activation, ACTIVATIONS, "activation")]
 
     def forward(

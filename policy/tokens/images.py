@@ -9,6 +9,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ...envs.errors import UserError
+from ..nn.linear import Linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +62,11 @@ class ConvStem(nn.Module):
             nn.Sequential(nn.Conv2d(a, b, 3, stride=2, padding=1), nn.GroupNorm(_groups(b), b), nn.SiLU())
             for a, b in pairwise(sizes)
         )
-        self.project = nn.Linear(config.channels[-1], width)
+        self.project = Linear(config.channels[-1], width)
         self.to_keypoints = nn.Conv2d(config.channels[-2], config.keypoints, 1) if config.keypoints else None
-        self.from_keypoints = nn.Linear(2 * config.keypoints, width) if config.keypoints else None
-        self.to_summary = nn.Linear(config.channels[-1], config.summary) if config.summary else None
-        self.from_summary = nn.Linear(cells * config.summary, width) if config.summary else None
+        self.from_keypoints = Linear(2 * config.keypoints, width) if config.keypoints else None
+        self.to_summary = Linear(config.channels[-1], config.summary) if config.summary else None
+        self.from_summary = Linear(cells * config.summary, width) if config.summary else None
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -89,7 +90,7 @@ class PatchStem(nn.Module):
     def __init__(self, config: ImageConfig, width: int, cells: int, channels: int = 3):
         super().__init__()
         self.patch = config.patch
-        self.project = nn.Linear(channels * config.patch**2, width)
+        self.project = Linear(channels * config.patch**2, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, channels, H, W) in [-1, 1] → (B, L, D)."""
