@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -196,10 +197,10 @@ def _query_loss(
 def _error(process: Process, prediction: Tensor, x0: Tensor, wanted: Tensor, segment: Segment) -> Tensor:
     """Squared error of every number (B, N, L, C), and where the variance is learned the bound that teaches it."""
     if process.variance == "fixed":
-        return (prediction - wanted).square()
+        return F.mse_loss(prediction, wanted, reduction="none")
     path, (prediction, raw) = PATHS[process.path], prediction.chunk(2, dim=-1)
     found, _ = estimate(process.target, path, segment.x, prediction, segment.t)
-    return (prediction - wanted).square() + bound(path, x0, found, raw, segment.t)
+    return F.mse_loss(prediction, wanted, reduction="none") + bound(path, x0, found, raw, segment.t)
 
 
 def _masked_mean(error: Tensor, keep: Tensor, segment: Segment) -> Tensor:
@@ -207,6 +208,8 @@ def _masked_mean(error: Tensor, keep: Tensor, segment: Segment) -> Tensor:
     mask = keep.unsqueeze(1)
     if segment.clean is not None:
         mask = mask & ~segment.clean[..., None]
+    if mask.shape[-1] == 1:  # first the mean over channels, which a mask on all of them would only slow
+        error = error.mean(dim=-1, keepdim=True)
     mask = mask.expand(error.shape)
     return (error * mask).sum() / mask.sum().clamp(min=1)
 

@@ -213,6 +213,8 @@ def noise(path: Path, x0: Tensor, eps: Tensor, t: Tensor | float) -> Tensor:
 
 def target(kind: str, path: Path, x0: Tensor, eps: Tensor, t: Tensor | float) -> Tensor:
     """What a network of this kind should predict for x_t."""
+    if kind in ("x0", "eps"):  # no arithmetic on large frames
+        return x0 if kind == "x0" else eps
     a, b = TARGETS[choose(kind, TARGETS, "prediction target")](path, expand(t, x0))
     return a.to(x0.dtype) * x0 + b.to(x0.dtype) * eps
 
