@@ -11,7 +11,7 @@ from .denoiser import Denoiser, Encoding
 from .segments import Segment
 
 Times = Sequence[Mapping[str, float]]
-"""Times of what is denoised, for every evaluation of the network (`diffusion.solve.evaluation_times`)."""
+"""Times of what is denoised, for every evaluation of the network (`diffusion.solve.Schedule`)."""
 
 
 @dataclass(frozen=True)

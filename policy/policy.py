@@ -15,7 +15,7 @@ from ..envs.spec import Embodiment
 from .inputs import observe
 from .model import Model
 from .plan import Plans
-from .sample import Start, sample
+from .sample import Network, Start, sample
 from .segments import PARTIAL, QUERIES, Role, roles_of
 from .sentences import Sentences
 from .transforms import Maps, Observation, Transforms
@@ -157,8 +157,8 @@ class Policy:
         solver = self.config.solver
         encode = partial(self.model.encode, seen)
         encoding = encode if solver.cache is False else encode()
-        plans = self._plans if solver.plan else None
-        found = sample(self.model, encoding, start, solver, guidance=guidance, plans=plans)
+        network = Network(self.model, solver, self._plans if solver.plan else None)
+        found = sample(network, encoding, start, guidance=guidance)
         return self._answer(
             {name: found[name][:rows] for name in start.moving()}, {k: v[:rows] for k, v in seen.now.items()}
         )

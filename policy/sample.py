@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from .config import SolverConfig
 from .denoiser import Denoiser, Encoding, Wiring
-from .diffusion.path import PATHS, Path, estimate
-from .diffusion.solve import SHARE, Values, evaluation_times, solve
+from .diffusion.path import PATHS, Path, x0_weights
+from .diffusion.solve import SHARE, Schedule, Values, solve
 from .diffusion.times import time_grid
 from .diffusion.variance import share_of
 from .plan import Plans, StepPlan
@@ -50,63 +51,63 @@ class Start:
 
 
 def sample(
-    model: Denoiser,
+    network: "Network",
     encoding: Encoding | Callable[[], Encoding],
     start: Start,
-    solver: SolverConfig,
     *,
     guidance: float = 1.0,
-    plans: Plans | None = None,
 ) -> dict[str, Tensor]:
     """Clean tokens (B, L, C) of every segment that is denoised or observed.
 
     encoding: of the observation, or a function that encodes it anew at every step.
     guidance: s of u + s (c - u), where u predicts a segment with all others as pure noise, which a network whose times
     are independent knows for free (Bao et al. 2023, UniDiffuser, §3.3); 1 for none, which saves the evaluations of u.
-    plans: kept from call to call, so that what depends on time alone is computed once; None computes it at every step.
     """
-    paths = {name: PATHS[model.processes[name].path] for name in start.moving()}
-    fixed = start.fixed()
-    grids = {name: _grid(solver, path, model.processes[name].least) for name, path in paths.items()}
-    network = _Network(model, evaluation_times(solver.rule, grids, paths), plans)
+    schedule, fixed = network.schedule(start.moving()), start.fixed()
 
     def denoise(x: Values, t: dict[str, float], step: int) -> Values:
         shown = start.show(x)
         noisy = {name: _at(value, t[name], start.shown.get(name)) for name, value in shown.items()}
         seen = encoding() if callable(encoding) else encoding
-        found = network.estimates({**fixed, **noisy}, seen, x, step)
+        found = network.estimates({**fixed, **noisy}, seen, x, schedule, step)
         if guidance == 1:
             return found
         return found | {name: _guided(name, noisy[name], seen, x, step) + guidance * found[name] for name in noisy}
 
     def _guided(name: str, segment: Segment, seen: Encoding, x: Values, step: int) -> Tensor:
-        others = {other: _noise(start.noise[other]) for other in start.roles if other != name}
-        return (1 - guidance) * network.estimates({**others, name: segment}, seen, {name: x[name]}, step)[name]
+        segments = {other: _noise(start.noise[other]) for other in start.roles if other != name} | {name: segment}
+        return (1 - guidance) * network.estimates(segments, seen, {name: x[name]}, schedule, step)[name]
 
-    first = {name: float(path.sigma(grids[name][0])) * start.noise[name] for name, path in paths.items()}
-    found = start.show(solve(denoise, first, grids, paths, solver.rule, fresh=start.fresh))
+    first = {name: point.sigma * start.noise[name] for name, point in schedule.legs[0].start.items()}
+    found = start.show(solve(denoise, first, schedule, fresh=start.fresh))
     observed = {name: values for name, values in start.given.items() if start.roles[name] == Role.OBSERVE}
     return found | observed
 
 
-def _grid(solver: SolverConfig, path: Path, least: float) -> Tensor:
-    """The solver's times, drawn together towards noise so that the last step begins above `least`."""
-    grid = time_grid(solver.grid, solver.steps, path)
-    starts = least + (1 - least / path.t_max) * grid[:-1]
-    return torch.cat([starts, grid[-1:]])
+class Network:
+    """The denoiser with its solver, for one observation: wired once for each set of segments.
 
+    plans: kept from one observation to the next, so that what depends on time alone is computed once; None computes it
+    at every step.
+    """
 
-class _Network:
-    """The denoiser on one grid: wired once for each set of segments, modulated by a plan where there is one."""
-
-    def __init__(self, model: Denoiser, times: Sequence[Mapping[str, float]], plans: Plans | None):
-        self._model, self._times, self._plans = model, times, plans
+    def __init__(self, model: Denoiser, solver: SolverConfig, plans: Plans | None = None):
+        self._model, self._solver, self._plans = model, solver, plans
         self._prepared: dict[tuple, tuple[Wiring, StepPlan | None]] = {}
 
-    def estimates(self, segments: dict[str, Segment], encoding: Encoding, x: Values, step: int) -> Values:
-        """x̂0 of every segment of x, and where their variances lie if those are learned."""
-        wiring, plan = self._prepare(segments, encoding, x)
-        t = {name: self._times[step][name] for name in x}
+    def schedule(self, moving: Sequence[str]) -> Schedule:
+        """The solver's way for the segments that are denoised."""
+        processes = [self._model.processes[name] for name in moving]
+        solver = self._solver
+        which = tuple((name, process.path, process.least) for name, process in zip(moving, processes, strict=True))
+        return _schedule(solver.rule, solver.grid, solver.steps, which)
+
+    def estimates(
+        self, segments: dict[str, Segment], encoding: Encoding, x: Values, schedule: Schedule, step: int
+    ) -> Values:
+        """x̂0 of every segment of x at an evaluation, and where their variances lie if those are learned."""
+        wiring, plan = self._prepare(segments, encoding, schedule, x)
+        t = {name: schedule.times[step][name] for name in x}
         rows = None if plan is None else plan.at(step, t)
         predictions = self._model.denoise(segments, encoding, rows=rows, wiring=wiring)
         found = {}
@@ -116,18 +117,32 @@ class _Network:
             if process.variance == "learned":
                 prediction, raw = prediction.chunk(2, dim=-1)
                 found[name + SHARE] = share_of(raw)
-            found[name] = estimate(process.target, PATHS[process.path], value, prediction, t[name])[0]
+            kept, new = x0_weights(process.target, PATHS[process.path], t[name])
+            found[name] = new * prediction if kept == 0 else kept * value + new * prediction
         return found
 
     def _prepare(
-        self, segments: dict[str, Segment], encoding: Encoding, moving: Values
+        self, segments: dict[str, Segment], encoding: Encoding, schedule: Schedule, moving: Values
     ) -> tuple[Wiring, StepPlan | None]:
         which = (*((name, s.observed) for name, s in segments.items()), *moving)
         if which not in self._prepared:
-            times = [{name: t[name] for name in moving} for t in self._times]
+            times = [{name: t[name] for name in moving} for t in schedule.times]
             plan = None if self._plans is None else self._plans.of(self._model, segments, encoding, times)
             self._prepared[which] = self._model.wiring(segments, encoding), plan
         return self._prepared[which]
+
+
+@lru_cache(maxsize=64)
+def _schedule(rule: str, grid: str, steps: int, segments: tuple[tuple[str, str, float], ...]) -> Schedule:
+    paths = {name: PATHS[path] for name, path, _ in segments}
+    return Schedule.along({name: _grid(grid, steps, paths[name], least) for name, _, least in segments}, paths, rule)
+
+
+def _grid(kind: str, steps: int, path: Path, least: float) -> Tensor:
+    """The solver's times, drawn together towards noise so that the last step begins above `least`."""
+    grid = time_grid(kind, steps, path)
+    starts = least + (1 - least / path.t_max) * grid[:-1]
+    return torch.cat([starts, grid[-1:]])
 
 
 def _at(x: Tensor, t: float, shown: Tensor | None) -> Segment:

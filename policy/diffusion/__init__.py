@@ -1,7 +1,7 @@
 """Diffusion mathematics: paths and targets (`path`), times (`times`) and the sampler loop (`solve`)."""
 
 from .path import PATHS, TARGETS, Path, estimate, expand, input_scale, noise, target
-from .solve import RULES, evaluation_times, evaluations, solve
+from .solve import RULES, Schedule, evaluations, solve
 from .times import GRIDS, TIMES, sample_times, time_grid
 
 __all__ = [
@@ -11,8 +11,8 @@ __all__ = [
     "TARGETS",
     "TIMES",
     "Path",
+    "Schedule",
     "estimate",
-    "evaluation_times",
     "evaluations",
     "expand",
     "input_scale",

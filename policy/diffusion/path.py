@@ -33,6 +33,7 @@ Table 1, in this convention, where c_skip, c_out and c_in divide by zero at neit
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -231,6 +232,13 @@ def estimate(kind: str, path: Path, x_t: Tensor, prediction: Tensor, t: Tensor |
     x0 = prediction if kind == "x0" else b * x_t - sigma * prediction
     eps = prediction if kind == "eps" else alpha * prediction - a * x_t
     return x0, eps
+
+
+@lru_cache(maxsize=4096)
+def x0_weights(kind: str, path: Path, t: float) -> tuple[float, float]:
+    """(w, u) of x̂0 = w x_t + u prediction at one time: `estimate` in numbers."""
+    one, none = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    return float(estimate(kind, path, one, none, t)[0]), float(estimate(kind, path, none, one, t)[0])
 
 
 def input_scale(kind: str, path: Path, t: Tensor | float) -> Tensor | float:

@@ -32,7 +32,7 @@ from .variance import log_variance
 
 Values = dict[str, Tensor]
 Denoise = Callable[[Values, dict[str, float], int], Mapping[str, Tensor]]
-"""(x, t, step) → x̂0 per segment. `step` counts evaluations, half-steps too: see `evaluation_times`.
+"""(x, t, step) → x̂0 per segment. `step` counts evaluations, half-steps too: see `solve.Schedule`.
 
 Under the name of a segment and `SHARE` it may return where the variance lies, for `ancestral` (see `variance`).
 """

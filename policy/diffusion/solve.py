@@ -4,7 +4,8 @@ Each segment of a sample (actions, future frames, …) has its own path and its 
 of a step are in rules.py.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -14,7 +15,7 @@ from ...envs.errors import UserError, choose
 from .path import Path
 from .rules import RULES, SHARE, Denoise, Evaluator, Fresh, Leg, Point, Points, Values
 
-__all__ = ["RULES", "SHARE", "Values", "evaluation_times", "evaluations", "solve"]
+__all__ = ["RULES", "SHARE", "Schedule", "Values", "evaluations", "solve"]
 
 
 def _points(times: Mapping[str, Tensor], paths: Mapping[str, Path]) -> list[Points]:
@@ -36,19 +37,32 @@ def _halfway(grids: Mapping[str, Tensor], paths: Mapping[str, Path]) -> list[Poi
     return _points(times, paths)
 
 
-def _legs(grids: Mapping[str, Tensor], paths: Mapping[str, Path]) -> Iterator[Leg]:
-    points, middles = _points(grids, paths), _halfway(grids, paths)
-    for k, middle in enumerate(middles):
-        yield Leg(points[k], middle, points[k + 1], points[k - 1] if k else None)
+@dataclass(frozen=True)
+class Schedule:
+    """A solver's way along a grid, all in numbers: made once, walked with every sample.
 
+    legs: the steps · times: those of every evaluation of the network, in order: row `step` is the `t` of that call.
+    """
 
-def evaluation_times(rule: str, grids: Mapping[str, Tensor], paths: Mapping[str, Path]) -> list[dict[str, float]]:
-    """Every time at which `solve` calls the network, in order: row `step` is the `t` of that call."""
-    besides = RULES[choose(rule, RULES, "solver")].besides
-    rows = []
-    for leg in _legs(grids, paths):
-        rows += [at for at in (leg.start, besides(leg)) if at is not None]
-    return [{name: point.t for name, point in row.items()} for row in rows]
+    rule: str
+    legs: tuple[Leg, ...]
+    times: tuple[dict[str, float], ...]
+
+    @classmethod
+    def along(cls, grids: Mapping[str, Tensor], paths: Mapping[str, Path], rule: str = "euler") -> "Schedule":
+        """grids: n + 1 times per segment, equal in number. They fall to sample, rise to invert, or stand still.
+
+        Raises `UserError` for an unknown rule, grids of unequal length, or a grid that leaves t = 0 (x̂0 alone does not
+        say which noise to add; begin an inversion at a small time).
+        """
+        besides = RULES[choose(rule, RULES, "solver")].besides
+        points = _checked_points(grids, paths)
+        legs = tuple(
+            Leg(points[k], middle, points[k + 1], points[k - 1] if k else None)
+            for k, middle in enumerate(_halfway(grids, paths))
+        )
+        evaluated = [at for leg in legs for at in (leg.start, besides(leg)) if at is not None]
+        return cls(rule, legs, tuple({name: point.t for name, point in row.items()} for row in evaluated))
 
 
 def evaluations(rule: str, n: int) -> int:
@@ -59,9 +73,7 @@ def evaluations(rule: str, n: int) -> int:
 def solve(
     denoise: Denoise,
     x: Values,
-    grids: Mapping[str, Tensor],
-    paths: Mapping[str, Path],
-    rule: str = "euler",
+    schedule: Schedule,
     callback: Callable[[int, Values, Values], None] | None = None,
     fresh: Fresh | None = None,
 ) -> Values:
@@ -70,33 +82,27 @@ def solve(
     Args:
         denoise: the network, as x̂0; called with numbers for times and the index of the evaluation.
         x: values at the first time of each grid; noise starts as σ ε.
-        grids: n + 1 times per segment, equal in number. They fall to sample, rise to invert, or stand still.
-        paths: path of each segment.
-        rule: a name in `RULES`.
         callback: called with (step from 0, new values, x̂0) after each step.
         fresh: noise for `ancestral`, which draws some in every step.
-
-    Raises:
-        UserError: unknown rule, grids of unequal length, or a grid that leaves t = 0 (x̂0 alone does not say
-            which noise to add; begin an inversion at a small time).
     """
-    step = RULES[choose(rule, RULES, "solver")].step
-    _check(x, grids, paths)
+    if x.keys() != schedule.legs[0].start.keys():
+        raise ValueError(f"segments differ: x {list(x)}, schedule {list(schedule.legs[0].start)}")
+    step = RULES[schedule.rule].step
     evaluate, x0 = Evaluator(denoise, fresh), None
-    for k, leg in enumerate(_legs(grids, paths)):
+    for k, leg in enumerate(schedule.legs):
         x, x0 = step(evaluate, x, leg, x0)
         if callback is not None:
             callback(k, x, x0)
     return x
 
 
-def _check(x: Values, grids: Mapping[str, Tensor], paths: Mapping[str, Path]) -> None:
-    if not x.keys() == grids.keys() == paths.keys():
-        raise ValueError(f"segments differ: x {list(x)}, grids {list(grids)}, paths {list(paths)}")
+def _checked_points(grids: Mapping[str, Tensor], paths: Mapping[str, Path]) -> list[Points]:
     lengths = {name: len(grid) for name, grid in grids.items()}
     if len(set(lengths.values())) != 1 or min(lengths.values()) < 2:
         raise UserError(f"all segments take the same number of steps, at least one; grid lengths: {lengths}")
-    for here, there in pairwise(_points(grids, paths)):
+    points = _points(grids, paths)
+    for here, there in pairwise(points):
         for name in grids:
             if here[name].sigma == 0 < there[name].sigma:
                 raise UserError(f"the grid of {name!r} leaves t = 0, where the noise is not known; start it above 0")
+    return points

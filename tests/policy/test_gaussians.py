@@ -7,7 +7,7 @@ from foreact.policy.config import Process, SolverConfig
 from foreact.policy.denoiser import Denoiser, Encoding
 from foreact.policy.loss import Prepared, segment_losses
 from foreact.policy.nn.backbone import BackboneConfig, Context
-from foreact.policy.sample import Start, sample
+from foreact.policy.sample import Network, Start, sample
 from foreact.policy.segments import Role, roles_of
 from foreact.policy.shapes import Shape
 from scipy.optimize import linear_sum_assignment
@@ -86,7 +86,7 @@ def sampled(network: Denoiser, query: str, marginal: str = "", **given: float) -
     noise = {name: torch.randn(N, 1, 1, generator=generator) for name in ("action", "future")}
     roles = roles_of(query, network.segments) | ({marginal: Role.MARGINAL} if marginal else {})
     start = Start(roles, noise, {name: torch.full((N, 1, 1), value) for name, value in given.items()})
-    found = sample(network, nothing(N), start, SolverConfig(rule="midpoint", steps=20))
+    found = sample(Network(network, SolverConfig(rule="midpoint", steps=20)), nothing(N), start)
     return np.concatenate([found[name][:, 0].numpy() for name in ("action", "future") if name in start.moving()], 1)
 
 

@@ -12,7 +12,7 @@ from foreact.envs.metaworld_tasks import EMBODIMENT
 from foreact.policy import TrainConfig, load_policy, train
 from foreact.policy.config import ModelConfig, build
 from foreact.policy.diffusion.path import PATHS, noise
-from foreact.policy.diffusion.solve import solve
+from foreact.policy.diffusion.solve import Schedule, solve
 from foreact.policy.diffusion.times import time_grid
 from foreact.policy.diffusion.variance import STEP, bound, log_variance, posterior
 from foreact.policy.model import Model
@@ -95,7 +95,8 @@ class TestVariance:
             return {"x": torch.randn(20000, 1, generator=generator)}
 
         start = torch.randn(20000, 1, generator=generator)
-        end = solve(denoise, {"x": start}, {"x": grid}, {"x": path}, "ancestral", fresh=fresh)["x"]
+        schedule = Schedule.along({"x": grid}, {"x": path}, "ancestral")
+        end = solve(denoise, {"x": start}, schedule, fresh=fresh)["x"]
         # For unit Gaussians β is the exact variance; β̃ leaves the samples narrower, and by little with many steps.
         expected = 1.0 if share == 1.0 else 0.93
         assert float(end.std()) == pytest.approx(expected, abs=0.08)

@@ -15,7 +15,7 @@ from foreact.policy.inputs import unbatched
 from foreact.policy.known import known
 from foreact.policy.loss import objective
 from foreact.policy.policy import Given
-from foreact.policy.sample import Start, _grid, sample
+from foreact.policy.sample import Network, Start, _grid, sample
 from foreact.policy.segments import COUPLINGS, PARTIAL, QUERIES, Role, role_of, roles_of
 
 PICTURES = [query for query in QUERIES if "future" in QUERIES[query]]
@@ -134,7 +134,7 @@ def test_observed_tokens_come_back_unchanged(make_policy, preset, role):
     with torch.inference_mode():
         encoding = policy.model.encode(_observation(policy, batch_of(policy, 2)))
         start = Start(roles, {name: noise}, {name: values}, {name: shown})
-        found = sample(policy.model, encoding, start, SolverConfig(steps=3))[name]
+        found = sample(Network(policy.model, SolverConfig(steps=3)), encoding, start)[name]
     assert torch.equal(found[shown], values[shown])
     assert not torch.isclose(found[~shown], values[~shown]).all()
 
@@ -339,7 +339,7 @@ def test_weights_rise_over_the_ramp(make_policy, preset):
 @pytest.mark.parametrize("path", PATHS)
 def test_sampling_may_end_before_times_that_training_hardly_saw(path):
     solver, path = SolverConfig(steps=5), PATHS[path]
-    plain, early = (_grid(solver, path, least) for least in (0.0, 0.5))
+    plain, early = (_grid(solver.grid, solver.steps, path, least) for least in (0.0, 0.5))
     torch.testing.assert_close(plain, time_grid("uniform", 5, path))
     assert early[0] == plain[0]
     assert early[-1] == 0

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from foreact.policy.diffusion.path import PATHS, SIGMA_DATA, estimate, input_scale, target
-from foreact.policy.diffusion.solve import solve
+from foreact.policy.diffusion.solve import Schedule, solve
 from foreact.policy.diffusion.times import time_grid
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # NumPy 2
@@ -14,7 +14,7 @@ SCHEDULES = {"ddpm_linear": "linear", "ddpm_cosine": "squaredcos_cap_v2"}
 
 def ours(mixture, name, x, grid, rule):
     paths = {"a": PATHS[name]}
-    return solve(mixture.denoiser(paths), {"a": x}, {"a": grid}, paths, rule)["a"]
+    return solve(mixture.denoiser(paths), {"a": x}, Schedule.along({"a": grid}, paths, rule))["a"]
 
 
 def close(a, b, tolerance=1e-5):
@@ -90,4 +90,4 @@ def test_edm_schedulers(diffusers, plane, kind, rule, grid):
         return {"a": estimate("edm", path, x["a"], network(x["a"], t["a"]), t["a"])[0]}
 
     x = {"a": path.sigma(times[0]) * NOISE}
-    close(solve(denoise, x, {"a": times}, {"a": path}, rule)["a"], theirs)
+    close(solve(denoise, x, Schedule.along({"a": times}, {"a": path}, rule))["a"], theirs)

@@ -15,6 +15,7 @@ from foreact.policy.diffusion.path import (
     input_scale,
     noise,
     target,
+    x0_weights,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -52,6 +53,16 @@ def test_estimate_inverts_target(kind, name, t):
             exact = kind in ("v", "edm", label)
             tolerance = 1e-13 if exact else 1e-12 / max(share, 1e-300) + 1e-10
             assert (value - truth).abs().max() <= tolerance
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+@pytest.mark.parametrize("name", PATHS)
+@given(t=st.floats(0, 1))
+@settings(max_examples=10)
+def test_x0_weights_are_the_estimate_in_numbers(kind, name, t):
+    x, prediction = torch.randn(2, 3, dtype=torch.float64)
+    kept, new = x0_weights(kind, PATHS[name], t)
+    torch.testing.assert_close(kept * x + new * prediction, estimate(kind, PATHS[name], x, prediction, t)[0])
 
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)

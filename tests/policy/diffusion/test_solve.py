@@ -7,7 +7,7 @@ import pytest
 import torch
 from foreact.envs.errors import UserError
 from foreact.policy.diffusion.path import PATHS
-from foreact.policy.diffusion.solve import RULES, evaluation_times, evaluations, solve
+from foreact.policy.diffusion.solve import RULES, Schedule, evaluations, solve
 from foreact.policy.diffusion.times import time_grid
 
 ORDER = {"euler": 1, "midpoint": 2, "heun": 2, "dpmpp_2m": 2}
@@ -30,7 +30,8 @@ def noise_like(x):
 def run(mixture, name, x, grid, rule):
     """Carry one segment along one grid."""
     paths = {"a": PATHS[name]}
-    return solve(mixture.denoiser(paths), {"a": x}, {"a": grid}, paths, rule, fresh=noise_like({"a": x}))["a"]
+    schedule = Schedule.along({"a": grid}, paths, rule)
+    return solve(mixture.denoiser(paths), {"a": x}, schedule, fresh=noise_like({"a": x}))["a"]
 
 
 def error(mixture, name, grid, rule):
@@ -157,15 +158,17 @@ def test_segments_step_together_and_alone(plane, rule):
         seen.append(t)
         return plane.denoiser(paths)(values, t, step)
 
-    together = solve(denoise, x, grids, paths, rule, fresh=noise_like(x))
-    assert seen == evaluation_times(rule, grids, paths)
+    schedule = Schedule.along(grids, paths, rule)
+    together = solve(denoise, x, schedule, fresh=noise_like(x))
+    assert tuple(seen) == schedule.times
     assert len(seen) == evaluations(rule, n)
     for name in ("noise", "known"):
         assert torch.equal(together[name], x[name])
     for name in ("action", "future"):
         one = {name: paths[name]}
         fresh = noise_like({name: x[name]})
-        alone = solve(plane.denoiser(one), {name: x[name]}, {name: grids[name]}, one, rule, fresh=fresh)
+        own = Schedule.along({name: grids[name]}, one, rule)
+        alone = solve(plane.denoiser(one), {name: x[name]}, own, fresh=fresh)
         assert torch.equal(together[name], alone[name])
         assert together[name].isfinite().all()
 
@@ -174,9 +177,10 @@ def test_heun_where_one_segment_is_done_before_another(plane):
     grids = {"done": torch.tensor([0.6, 0.0, 0.0]), "later": torch.tensor([1.0, 0.5, 0.2])}
     paths = dict.fromkeys(grids, PATHS["flow"])
     x = {name: torch.randn(4, 2, dtype=torch.float64) for name in grids}
-    times = [row["later"] for row in evaluation_times("heun", grids, paths)]
+    schedule = Schedule.along(grids, paths, "heun")
+    times = [row["later"] for row in schedule.times]
     assert times == pytest.approx([1.0, 0.75, 0.5, 0.2])
-    both = solve(plane.denoiser(paths), x, grids, paths, "heun")
+    both = solve(plane.denoiser(paths), x, schedule)
     done = run(plane, "flow", x["done"], grids["done"][:2], "midpoint")
     assert torch.equal(both["done"], done)
     assert both["later"].isfinite().all()
@@ -189,7 +193,8 @@ def test_the_last_step_lands_on_the_estimate(rule):
     for name, path in PATHS.items():
         grid = {"a": time_grid("uniform", 5, path)}
         start = {"a": torch.randn(3, 4, 2)}
-        x = solve(lambda x, t, step: {"a": answer}, start, grid, {"a": path}, rule, fresh=noise_like(start))["a"]
+        schedule = Schedule.along(grid, {"a": path}, rule)
+        x = solve(lambda x, t, step: {"a": answer}, start, schedule, fresh=noise_like(start))["a"]
         assert x.dtype == torch.float32, name
         assert torch.allclose(x, answer, atol=1e-5), name
 
@@ -198,7 +203,7 @@ def test_ancestral_needs_noise(line):
     path = {"a": PATHS["flow"]}
     grid = {"a": time_grid("uniform", 2, PATHS["flow"])}
     with pytest.raises(ValueError, match="pass fresh="):
-        solve(line.denoiser(path), {"a": STARTS}, grid, path, "ancestral")
+        solve(line.denoiser(path), {"a": STARTS}, Schedule.along(grid, path, "ancestral"))
 
 
 def test_callback_sees_every_step():
@@ -206,7 +211,7 @@ def test_callback_sees_every_step():
     path = {"a": PATHS["flow"]}
     grid = {"a": time_grid("uniform", 3, PATHS["flow"])}
     final = solve(
-        lambda x, t, step: {"a": torch.zeros(2)}, {"a": torch.ones(2)}, grid, path,
+        lambda x, t, step: {"a": torch.zeros(2)}, {"a": torch.ones(2)}, Schedule.along(grid, path),
         callback=lambda step, x, x0: seen.append((step, x["a"], x0["a"])),
     )  # fmt: skip
     assert [step for step, _, _ in seen] == [0, 1, 2]
@@ -223,12 +228,11 @@ def test_gradients_pass_through_the_loop(plane):
 
 def test_errors_name_what_is_wrong(plane):
     path, x = {"a": PATHS["flow"]}, {"a": torch.zeros(1, 2)}
-    denoise = plane.denoiser(path)
     with pytest.raises(UserError, match=r"'rk4'.*dpmpp_2m, euler, heun, midpoint"):
-        solve(denoise, x, {"a": torch.tensor([1.0, 0.0])}, path, "rk4")
+        Schedule.along({"a": torch.tensor([1.0, 0.0])}, path, "rk4")
     with pytest.raises(UserError, match="leaves t = 0"):
-        solve(denoise, x, {"a": torch.tensor([0.0, 0.5])}, path)
+        Schedule.along({"a": torch.tensor([0.0, 0.5])}, path)
     with pytest.raises(UserError, match="'a': 1"):
-        solve(denoise, x, {"a": torch.tensor([1.0])}, path)
+        Schedule.along({"a": torch.tensor([1.0])}, path)
     with pytest.raises(ValueError, match="segments differ"):
-        solve(denoise, x, {"b": torch.tensor([1.0, 0.0])}, path)
+        solve(plane.denoiser(path), {"b": x["a"]}, Schedule.along({"a": torch.tensor([1.0, 0.0])}, path))
