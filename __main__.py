@@ -34,6 +34,7 @@ VERBS = {
     "train": ("a policy on a store", "train"),
     "eval": ("a checkpoint, the experts or random actions in the simulator; or replay a store", "eval"),
     "imagine": ("what a checkpoint foresees, beside what came: videos, PSNR, SSIM", "imagine"),
+    "export": ("a checkpoint to ONNX graphs for fast CPUs, with their error and speed", "export"),
     "run": ("an experiment: collect, train and evaluate in one", "run"),
 }
 
@@ -115,8 +116,13 @@ def run(arguments: argparse.Namespace) -> int:
         chosen = ["experiment=quickstart"] if arguments.verb == "quickstart" else []
         run_experiment([*chosen, *arguments.settings])
     else:
-        call = {"collect": commands.collect, "eval": commands.evaluate, "imagine": commands.imagine}[arguments.verb]
-        call(commands.config_of(arguments.verb, arguments.settings))
+        calls = {
+            "collect": commands.collect,
+            "eval": commands.evaluate,
+            "imagine": commands.imagine,
+            "export": commands.export,
+        }
+        calls[arguments.verb](commands.config_of(arguments.verb, arguments.settings))
     return 0
 
 

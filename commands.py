@@ -105,7 +105,7 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
     from .eval.replay import replay
 
     kind = choose(config["policy"], ("checkpoint", "expert", "random", "replay"), "policy")
-    out = Path(config["out"]) if config["out"] else _results_folder(kind, config["checkpoint"])
+    out = Path(config["out"]) if config["out"] else _results_folder(kind, config["checkpoint"], config["runtime"])
     if kind == "replay":
         if config["data"] is None:
             raise UserError("foreact eval policy=replay needs data=, the store whose episodes are to be run again")
@@ -116,7 +116,7 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
         policy = config["checkpoint"] if kind == "checkpoint" else kind
         passed = (
             "episodes", "seed", "max_steps", "n_action_steps", "ensemble", "batch_size", "n_envs", "workers", "video",
-            "device",
+            "device", "runtime",
         )  # fmt: skip
         options = {name: config[name] for name in passed}
         tasks = None if config["tasks"] is None else _names(config["tasks"])
@@ -155,8 +155,23 @@ def imagine(config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _results_folder(kind: str, checkpoint: str | None) -> Path:
-    return Path(checkpoint) / "eval" if kind == "checkpoint" and checkpoint else home() / f"eval-{kind}"
+def _results_folder(kind: str, checkpoint: str | None, runtime: str) -> Path:
+    if kind != "checkpoint" or checkpoint is None:
+        return home() / f"eval-{kind}"
+    return Path(checkpoint) / ("eval" if runtime == "torch" else f"eval-{runtime}")
+
+
+def export(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a checkpoint's network as ONNX graphs, and say how near and how fast they are."""
+    from .eval.export import export as run
+    from .eval.export import show
+
+    found = run(config["checkpoint"], precisions=_names(config["precisions"]), data=config["data"], rows=config["rows"],
+                bounds=config["bounds"])  # fmt: skip
+    show(found, console)
+    fastest = min(found, key=lambda runtime: found[runtime]["ms"])
+    say(f"Next: foreact eval checkpoint={config['checkpoint']} runtime={fastest}")
+    return found
 
 
 def as_overrides(settings: Mapping[str, Any]) -> list[str]:

@@ -166,7 +166,13 @@ class PolicyActor:
             "ensemble": self.ensemble,
             "batch_shape": self.batch_shape,
             "device": str(getattr(self.policy, "device", "cpu")).split(":")[0],
+            **self._runtime,
         }
+
+    @property
+    def _runtime(self) -> dict[str, str]:
+        runtime = getattr(self.policy, "runtime", "torch")
+        return {} if runtime == "torch" else {"runtime": runtime}
 
     @cached_property
     def _fingerprint(self) -> str | None:
@@ -235,10 +241,10 @@ def fingerprint(policy: Any) -> str | None:
     return digest.hexdigest()[:16]
 
 
-def as_actor(policy: Any, *, device: str = "auto", **options: Any) -> InsideActor | PolicyActor:
+def as_actor(policy: Any, *, device: str = "auto", runtime: str = "torch", **options: Any) -> InsideActor | PolicyActor:
     """An actor from an actor, 'expert', 'random', a checkpoint's or run's folder, or a policy object.
 
-    options: of `PolicyActor`; `UserError` where they would be ignored. device: of a policy loaded here.
+    options: of `PolicyActor`; `UserError` where they would be ignored. device, runtime: of a policy loaded here.
     """
     given = sorted(name for name, value in options.items() if value is not None)
     if isinstance(policy, InsideActor | PolicyActor) or policy in ("expert", "random"):
@@ -250,7 +256,7 @@ def as_actor(policy: Any, *, device: str = "auto", **options: Any) -> InsideActo
         from ..policy.checkpoint import find_checkpoint
 
         about = about_checkpoint(find_checkpoint(policy))
-        return PolicyActor(policy=load_policy(policy, device), name=str(policy), about=about, **options)
+        return PolicyActor(policy=load_policy(policy, device, runtime), name=str(policy), about=about, **options)
     return PolicyActor(policy=policy, name=type(policy).__name__, **options)
 
 

@@ -94,6 +94,7 @@ def evaluate(
     resume: bool = True,
     run: Path | str | None = None,
     device: str = "auto",
+    runtime: str = "torch",
     command: str | None = None,
     registry: str = "foreact.envs",
 ) -> dict[str, Any]:
@@ -107,12 +108,12 @@ def evaluate(
     video: films of the first so many episodes of each task. cameras: other views than the checkpoint's own.
     out: a folder for results.json, report.html, videos and the journal from which the same call resumes.
     run: the training run whose curves the report shows; None: `out` or the folder above it, if it holds one.
-    device: for a policy that is loaded here.
+    device, runtime: for a policy that is loaded here (`policy.exported.RUNTIMES`).
 
     Raises `UserError` on a policy that does not fit the environments, before anything is rolled out.
     """
     options = {"n_action_steps": n_action_steps, "ensemble": ensemble, "batch_shape": batch_size}
-    actor = as_actor(policy, device=device, **options)
+    actor = as_actor(policy, device=device, runtime=runtime, **options)
     world = import_module(registry)
     if cameras is None and isinstance(actor, PolicyActor):
         cameras = actor.policy.embodiment.cameras

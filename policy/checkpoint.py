@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..data.normalize import Normalizer
-from ..envs.errors import UserError
+from ..envs.errors import UserError, choose
 from ..envs.spec import Embodiment
 from .config import ModelConfig, build
 from .device import resolve_device
@@ -91,9 +91,14 @@ def find_checkpoint(path: Path | str) -> Path:
     raise UserError(f"{path} {what}; give a run folder of `foreact train` or one of its checkpoints/ folders")
 
 
-def load_policy(path: Path | str, device: str = "auto") -> Policy:
-    """Load what acts. path: a run folder or a checkpoint folder. Raises `UserError` where it is none or is damaged."""
-    folder = find_checkpoint(path)
+def load_policy(path: Path | str, device: str = "auto", runtime: str = "torch") -> Policy:
+    """Load what acts. path: a run folder or a checkpoint folder · runtime: of `exported.RUNTIMES`.
+
+    Raises `UserError` where it is none, is damaged, or was not exported for that runtime.
+    """
+    from .exported import FOLDER, RUNTIMES, Exported
+
+    precision, folder = RUNTIMES[choose(runtime, RUNTIMES, "runtime")], find_checkpoint(path)
     about = read_about(folder)
     try:
         normalizers = json.loads((folder / "normalizers.json").read_text())
@@ -114,7 +119,14 @@ def load_policy(path: Path | str, device: str = "auto") -> Policy:
         else {"future": about["future_scale"]},  # as written before depth was foreseen
         model.tokenizer,
     )
-    return Policy(model, transforms, sentences, about["tasks"], resolve_device(device))
+    if precision and device not in ("auto", "cpu"):
+        raise UserError(f"runtime {runtime!r} runs on the CPU, and device={device} was asked for")
+    device = resolve_device("cpu" if precision else device)
+    if precision:
+        model = Exported(model.eval(), folder / FOLDER, precision)
+    policy = Policy(model, transforms, sentences, about["tasks"], device)
+    policy.runtime = runtime
+    return policy
 
 
 def read_about(folder: Path) -> dict[str, Any]:

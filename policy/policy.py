@@ -63,6 +63,7 @@ class Policy:
         self.tasks = tasks
         self.device = device
         self.config = model.config
+        self.runtime = "torch"
         self._plans = Plans()
 
     @property

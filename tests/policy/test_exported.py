@@ -1,0 +1,99 @@
+"""Exported graphs: the actions of PyTorch, for any batch, solver and layout."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from foreact.data.batch import fake_batch
+from foreact.envs.errors import UserError
+from foreact.eval.export import export as export_checkpoint
+from foreact.policy import load_policy
+from foreact.policy.checkpoint import write_policy
+from foreact.policy.config import SolverConfig
+from foreact.policy.exported import FOLDER, Exported
+from foreact.policy.inputs import unbatched
+
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module", params=["tokens", pytest.param("stacked", marks=pytest.mark.slow)])
+def exported(request, make_policy, preset, tmp_path_factory):
+    """A checkpoint folder with its graphs, the policy, and what the export said."""
+    config = dataclasses.replace(preset, solver=SolverConfig(steps=3))
+    if request.param == "stacked":
+        config = dataclasses.replace(
+            config,
+            layout="stacked", coupling="one_way", times="shared", own_final=True, draws={"joint": 2},
+            backbone=dataclasses.replace(preset.backbone, positions="sincos"),
+        )  # fmt: skip
+    policy, folder = make_policy(config), tmp_path_factory.mktemp(request.param)
+    with torch.no_grad():
+        for weight in policy.model.parameters():
+            weight.mul_(0.5)  # chunks that clipping leaves alone
+    write_policy(folder, policy)
+    return folder, policy, export_checkpoint(folder, rows=4, bounds={"fp32": 1e-5, "int8": 0.1})
+
+
+def act(policy, rows: int, words: str = "go left") -> np.ndarray:
+    seen = unbatched(fake_batch(policy.embodiment, size=rows, n_obs_steps=2, horizon=6, n_future=2, seed=rows))
+    return policy.act(seen, [words] * rows, [(0, i) for i in range(rows)])
+
+
+def test_the_errors_are_told_and_bounded(exported):
+    folder, _, found = exported
+    assert found["onnx"]["rms"] < 1e-6 < found["onnx-int8"]["rms"] < 0.1
+    assert found["onnx-int8"]["bytes"] < found["onnx"]["bytes"]
+    assert all(row["ms"] > 0 for row in found.values())
+    assert (folder / FOLDER / "export.json").is_file()
+
+
+@pytest.mark.parametrize("rows", [1, 3, 5])
+@pytest.mark.parametrize("words", ["go left", "go right"])
+def test_actions_are_those_of_pytorch(exported, rows, words):
+    folder, policy, _ = exported
+    fast = load_policy(folder, runtime="onnx")
+    np.testing.assert_allclose(act(fast, rows, words), act(policy, rows, words), atol=1e-4)
+    assert fast.runtime == "onnx"
+
+
+def test_one_export_serves_every_solver(exported):
+    folder, _, _ = exported
+    fast = load_policy(folder, runtime="onnx")
+    for solver in (SolverConfig(rule="midpoint", steps=2), SolverConfig(rule="heun", steps=4, plan=False)):
+        fast.config = dataclasses.replace(fast.config, solver=solver)
+        other = load_policy(folder)
+        other.config = fast.config
+        np.testing.assert_allclose(act(fast, 2), act(other, 2), atol=1e-4)
+
+
+def test_the_graphs_do_the_work(exported, monkeypatch):
+    """Without the weights of PyTorch's blocks the graphs act as before; other queries do not."""
+    folder, policy, _ = exported
+    fast = load_policy(folder, runtime="onnx")
+    assert isinstance(fast.model, Exported)
+    seen = unbatched(fake_batch(policy.embodiment, size=2, n_obs_steps=2, horizon=6, n_future=2))
+    ask = [seen, ["go left"] * 2, [(0, 0), (0, 1)]]
+    plain = policy.ask("video", *ask).frames
+    assert all(np.abs(fast.ask("video", *ask).frames[c].astype(int) - plain[c]).max() <= 1 for c in plain)
+    with torch.no_grad():
+        for weight in fast.model.backbone.blocks.parameters():
+            weight.zero_()
+    np.testing.assert_allclose(act(fast, 2), act(policy, 2), atol=1e-4)
+    assert any(not np.array_equal(fast.ask("video", *ask).frames[c], plain[c]) for c in plain)
+
+
+def test_errors_name_both_sides(exported, tmp_path, monkeypatch):
+    folder = shutil.copytree(exported[0], tmp_path / "copy")
+    graphs = {f"{name} int8": folder / FOLDER / f"{name}.int8.onnx" for name in ("encode", "denoise")}
+    monkeypatch.setattr("foreact.eval.export.write", lambda *args: {k: v for k, v in graphs.items() if v.is_file()})
+    with pytest.raises(UserError, match=r"differ from PyTorch's by .* more than the bound 1e-12"):
+        export_checkpoint(folder, precisions=["int8"], rows=2, bounds={"int8": 1e-12})
+    with pytest.raises(UserError, match=r"int8.onnx: not there; make it with: foreact export"):
+        load_policy(folder, runtime="onnx-int8")
+    with pytest.raises(UserError, match="runtime 'onnx' runs on the CPU, and device=cuda was asked for"):
+        load_policy(folder, "cuda", "onnx")
+    with pytest.raises(UserError, match="unknown runtime 'tensorrt'; choose one of: onnx, onnx-int8, torch"):
+        load_policy(folder, runtime="tensorrt")
