@@ -132,12 +132,14 @@ def imagine(config: Mapping[str, Any]) -> dict[str, Any]:
     from .eval.imagine import show
     from .eval.recording import record
     from .policy import load_policy
+    from .policy.checkpoint import find_checkpoint
 
     policy = load_policy(config["checkpoint"], config["device"])
     out = Path(config["out"]) if config["out"] else Path(config["checkpoint"]) / "imagine"
     count, episodes = config["episodes"], None
     if config["task"] is not None:
-        live = out / f"live-{envs.task(config['task']).name}-{config['driver']}-{config['seed']}"
+        driver = find_checkpoint(config["checkpoint"]).name if config["driver"] == "policy" else config["driver"]
+        live = out / f"live-{envs.task(config['task']).name}-{driver}-{config['seed']}"
         out.mkdir(parents=True, exist_ok=True)
         data = record(policy, config["task"], count, live, driver=config["driver"], seed=config["seed"])
     elif config["data"] is not None:

@@ -20,7 +20,8 @@ class Dataset:
     cache: 'memmap' reads frames from decoded files that all processes share (cache.py), 'none' decodes them
     from zarr for each batch. Small arrays are held in memory. Sample i is row `rows[i]` of the store.
     actions: False leaves out state and actions, as where the store has none. tasks: what a batch's task numbers
-    count, by default the store's own tasks. latents {camera: .npy file (N, h, w, C)}: of the present and future frames.
+    count, by default the store's own tasks. latents {camera: .npy file (N, h, w, C)}: of the present and future frames;
+    where they are given, the future's own pixels are not read.
     A copy in another process maps the same files or opens the store by its path; frames are never sent.
     """
 
@@ -85,9 +86,10 @@ class Dataset:
         at = self.windows.at(self.episode_ends, now)
         cameras = [c.name for c in self.embodiment.cameras]
         has_future = bool(self.windows.future)
+        ahead = [name for name in cameras if has_future and name not in self._latents]
         return Batch(
             images={name: self._frames(f"image/{name}", at.obs) for name in cameras},
-            future={name: self._frames(f"image/{name}", at.future) for name in cameras if has_future},
+            future={name: self._frames(f"image/{name}", at.future) for name in ahead},
             depth={name: self._frames(f"depth/{name}", at.obs) for name in self._depth},
             future_depth={name: self._frames(f"depth/{name}", at.future) for name in self._depth if has_future},
             latents={name: self._frames(f"latent/{name}", _now_and_ahead(at)) for name in self._latents},

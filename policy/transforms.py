@@ -102,11 +102,12 @@ class Transforms:
         """The maps of each foreseen segment, from what `seen` gives; latents {camera: (B, T, h, w, C)} if known."""
         found = {"future": seen[..., :3], "depth": seen[..., 3:]}
         if self.tokenizer is not None:
-            if latents:
-                found["future"] = torch.stack([latents[c].float() for c in self.cameras if c in latents], dim=1)
-            else:
-                found["future"] = self.tokenizer.encode(seen[..., :3])
+            found["future"] = self._kept(latents) if latents else self.tokenizer.encode(seen[..., :3])
         return {name: found[name] for name in self.foreseen}
+
+    def _kept(self, latents: Mapping[str, Tensor]) -> Tensor:
+        """Latents {camera: (B, T, h, w, C)} of a store as one map (B, V, T, h, w, C)."""
+        return torch.stack([latents[c].float() for c in self.cameras if c in latents], dim=1)
 
     def observe(
         self, seen: Tensor, now: Maps, state: Tensor | None, sentence: Tensor, state_noise: Tensor | None = None
@@ -172,11 +173,17 @@ class Transforms:
         """Clean tokens (B, L, C) of the segments that can be denoised: the actions and what is foreseen."""
         chunk, _ = self._chunks(batch)
         targets = {} if chunk is None else {"action": self.action(chunk)}
-        if self.config.can_imagine and batch.future:
-            seen = self.seen(batch.future, batch.future_depth, offset)
-            ahead = self.maps(seen, {c: v[:, 1:] for c, v in batch.latents.items()})
+        if self.config.can_imagine and (batch.future or batch.latents):
+            ahead = self._ahead_maps(batch, offset)
             targets |= {name: self.ahead(name, ahead[name], now[name]) for name in self.foreseen}
         return targets
+
+    def _ahead_maps(self, batch: Batch, offset: Tensor | None) -> Maps:
+        """The maps of a batch's future steps. Frames whose latents are known are not needed."""
+        if not batch.latents:
+            return self.maps(self.seen(batch.future, batch.future_depth, offset))
+        found = {"future": self._kept({c: v[:, 1:] for c, v in batch.latents.items()})}
+        return found | ({"depth": self.distances(batch.future_depth, offset)} if self.config.depth else {})
 
     def present(self, batch: Batch, seen: Tensor) -> Maps:
         """The maps of a batch's present step."""
@@ -193,7 +200,7 @@ class Transforms:
 
 def fit_scales(transforms: Transforms, batch: Batch) -> dict[str, float]:
     """Standard deviation of what each foreseen segment holds, over a batch."""
-    if not (transforms.config.can_imagine and batch.future):
+    if not (transforms.config.can_imagine and (batch.future or batch.latents)):
         return {}
     plain = replace(transforms, scales={})
     tokens = plain.targets(

@@ -125,6 +125,7 @@ def test_cached_latents_equal_those_made_when_acting(trained, store, latent_pres
     preset = dataclasses.replace(latent_preset, latent=about.autoencoder)
     trainer = Trainer(store, preset, SHORT, tokenizer)
     (batch,) = next(trainer.batches())
+    assert not batch.future  # pixels that nobody looks at are not read
     transforms = trainer.policy.transforms
     seen = transforms.seen(batch.images, batch.depth)
     kept, made = transforms.present(batch, seen)["future"], transforms.maps(seen[:, :, -1:])["future"]
