@@ -67,23 +67,27 @@ def _names(tasks: str | Sequence[str]) -> list[str]:
 
 def train(config: Mapping[str, Any], *, dry_run: bool = False) -> None:
     """Train a preset on a store; the same command with the same out resumes exactly."""
-    from .policy import ModelConfig, TrainConfig
+    from .policy import ModelConfig, TrainConfig, load_policy
     from .policy import train as run
     from .policy.config import build
     from .policy.describe import describe
+    from .policy.distill import DistillConfig
     from .policy.latents import TokenizerConfig
 
     is_tokenizer = "autoencoder" in config["model"]
-    model = build(TokenizerConfig if is_tokenizer else ModelConfig, config["model"], "model")
+    kind = TokenizerConfig if is_tokenizer else DistillConfig if "substeps" in config["model"] else ModelConfig
+    model = build(kind, config["model"], "model")
     out = config["out"] or (f"{config['data']}.tokenizer" if is_tokenizer else None)
     settings = build(TrainConfig, {f.name: config[f.name] for f in fields(TrainConfig)}, "train")
     if dry_run:
+        if isinstance(model, DistillConfig) and config["teacher"] is not None:
+            model = model.student(load_policy(config["teacher"], "cpu").config)
         say(describe(model, config["data"], settings))
         return
     if out is None:
         raise UserError("foreact train needs out=; see: foreact train --help")
     evaluate = _rollouts(config) if settings.rollout_every else None
-    options = {"tokenizer": config["tokenizer"], "command": command_line(), "evaluate": evaluate}
+    options = {k: config[k] for k in ("tokenizer", "teacher")} | {"command": command_line(), "evaluate": evaluate}
     folder = run(config["data"], model, settings, out, **options)
     after = f"foreact train … tokenizer={folder}" if is_tokenizer else f"foreact eval checkpoint={folder}"
     say(f"{folder}: trained for {settings.steps} steps. Next: {after}")

@@ -1,7 +1,7 @@
 """One loss for every query: noise what is denoised, predict, compare where it counts, one number for each segment."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,7 +19,7 @@ from .known import KNOWN, known
 from .model import Model
 from .nn.backbone import Context
 from .segments import DYNAMICS, Role, Segment, assume, learned, role_of
-from .transforms import Transforms
+from .transforms import Observation, Transforms
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,35 @@ class Prepared:
         targets, keep = ({k: v[rows] for k, v in d.items()} for d in (self.targets, self.keep))
         executed = None if self.executed is None else self.executed[rows]
         return Prepared(self.encoding[rows], targets, keep, executed)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A segment of one forward pass: its clean values and its noise (B, N, L, C), and what the network sees of them."""
+
+    x0: Tensor
+    eps: Tensor
+    seen: Segment
+
+
+class Lesson:
+    """What is drawn and what should be predicted: data from noise. `distill.Consistency` teaches something else."""
+
+    def times(self, process: Process, size: torch.Size, generator: torch.Generator, device: torch.device) -> Tensor:
+        """Times of noise draws, of that size (B, N)."""
+        return sample_times(process.times, size, generator, device, stratified=False, **process.times_settings)
+
+    def wanted(self, model: Denoiser, drawn: Mapping[str, Drawn], names: Sequence[str]) -> dict[str, Tensor]:
+        """What the network should predict (B, N, L, C) for these of the segments that are drawn together."""
+        found = {}
+        for name in names:
+            process, one = model.processes[name], drawn[name]
+            found[name] = target(process.target, PATHS[process.path], one.x0, one.eps, one.seen.t)
+        return found
+
+
+Teach = Callable[[Observation, Encoding], Lesson]
+"""The lesson of a batch, from what is observed and the network's encoding of it."""
 
 
 @dataclass(frozen=True)
@@ -91,19 +120,23 @@ def objective(
     image_shift: int = 0,
     state_noise: float = 0.0,
     step: int = 0,
+    teach: Teach | None = None,
 ) -> Losses:
     """The training loss of a batch. All randomness comes from `generator`, so a step can be repeated exactly.
 
     sources: batches with their instructions. The samples of one all have the same modalities (robot or video alone), so
     what is absent is left out of the sequence and of the loss. A segment's loss is the mean over the samples that have
-    it, so those that lack it change none of its gradient. step: the update, for weights that rise.
+    it, so those that lack it change none of its gradient. step: the update, for weights that rise. teach: another
+    lesson than to denoise.
     """
     config = model.config
     sums: dict[str, Tensor] = {}
     samples: dict[str, int] = {}
     for batch, sentence in sources:
-        prepared = _prepare(model, transforms, batch, sentence, generator, image_shift, state_noise)
-        parts = segment_losses(model, prepared, config.draws, generator, shared_time=config.times == "shared")
+        observation, prepared = _prepare(model, transforms, batch, sentence, generator, image_shift, state_noise)
+        lesson = Lesson() if teach is None else teach(observation, prepared.encoding)
+        shared = config.times == "shared"
+        parts = segment_losses(model, prepared, config.draws, generator, shared_time=shared, lesson=lesson)
         if alignment is not None and batch.privileged is not None:
             goal = transforms.normalizers["privileged"].normalise(batch.privileged)
             parts["align"] = alignment(prepared.encoding.context, model.image_tokens(), goal)
@@ -124,7 +157,7 @@ def _prepare(
     generator: torch.Generator,
     image_shift: int,
     state_noise: float,
-) -> Prepared:
+) -> tuple[Observation, Prepared]:
     """Augment, normalise and encode one batch."""
     offset = _offsets(len(batch), image_shift, generator, batch.task.device)
     noise = None
@@ -136,7 +169,7 @@ def _prepare(
     targets = transforms.targets(batch, observation.now, offset)
     done = None if transforms.config.poses else batch.action_executed  # poses are what came of it
     executed = None if done is None else transforms.action(done)
-    return Prepared(model.encode(observation), targets, transforms.keep(batch), executed)
+    return observation, Prepared(model.encode(observation), targets, transforms.keep(batch), executed)
 
 
 def segment_losses(
@@ -146,51 +179,61 @@ def segment_losses(
     generator: torch.Generator,
     *,
     shared_time: bool = False,
+    lesson: Lesson | None = None,
 ) -> dict[str, Tensor]:
     """The loss of each segment that is there, a mean over all noise draws of the queries {query: draws} that learn it.
 
-    shared_time: one time for all segments of a draw, from the first one's law.
+    shared_time: one time for all segments of a draw, from the first one's law · lesson: to denoise, by default.
     """
     sums: dict[str, list[Tensor]] = {}
     for query, count in draws.items():
         if any(learned(query, name) for name in prepared.targets):
             part = prepared.part(count)
-            for name, value in _query_loss(model, query, max(1, int(count)), part, generator, shared_time).items():
+            drawn = _draw(model, query, max(1, int(count)), part, generator, lesson or Lesson(), shared_time)
+            for name, value in _query_loss(model, query, drawn, part, lesson or Lesson()).items():
                 sums.setdefault(name, []).append(value * count)
     trained = {name: sum(n for query, n in draws.items() if learned(query, name)) for name in sums}
     return {name: torch.stack(values).sum() / trained[name] for name, values in sums.items()}
 
 
-def _query_loss(
-    model: Denoiser, query: str, draws: int, prepared: Prepared, generator: torch.Generator, shared_time: bool
-) -> dict[str, Tensor]:
-    """Mean squared error of each denoised segment of one query, over `draws` noise draws."""
-    segments, wanted, shared = {}, {}, None
+def _draw(
+    model: Denoiser,
+    query: str,
+    draws: int,
+    prepared: Prepared,
+    generator: torch.Generator,
+    lesson: Lesson,
+    shared_time: bool,
+) -> dict[str, Drawn]:
+    """The segments that take part in a query, in their roles, with `draws` noise draws each."""
+    drawn: dict[str, Drawn] = {}
+    shared = None
     for name, values in prepared.values(query).items():
         role = role_of(query, name)
         if role == Role.ABSENT:
             continue
-        process = model.processes[name]
+        process, shape = model.processes[name], model.segments[name]
         x0 = values.unsqueeze(1).expand(-1, draws, -1, -1)
         eps = torch.randn(x0.shape, generator=generator, device=x0.device)
-        t = shared
-        if t is None:
-            t = sample_times(
-                process.times, x0.shape[:2], generator, x0.device, stratified=False, **process.times_settings
-            )
+        t = lesson.times(process, x0.shape[:2], generator, x0.device) if shared is None else shared
         shared = t if shared_time else None
-        shape = model.segments[name]
         shape = replace(shape, views=shape.views * x0.shape[2] // shape.tokens)  # some cameras may be absent
         clean = known(role, shape, x0.shape[:2], generator) if role in KNOWN else None
-        path = PATHS[process.path]
-        segments[name] = assume(role, x0, eps, t, path, clean)
-        if learned(query, name):
-            wanted[name] = (x0, target(process.target, path, x0, eps, t))
-    predictions = model.denoise(segments, prepared.encoding)
+        drawn[name] = Drawn(x0, eps, assume(role, x0, eps, t, PATHS[process.path], clean))
+    return drawn
+
+
+def _query_loss(
+    model: Denoiser, query: str, drawn: Mapping[str, Drawn], prepared: Prepared, lesson: Lesson
+) -> dict[str, Tensor]:
+    """Mean squared error of each denoised segment of one query."""
+    wanted = lesson.wanted(model, drawn, [name for name in drawn if learned(query, name)])
+    predictions = model.denoise({name: one.seen for name, one in drawn.items()}, prepared.encoding)
     losses = {}
-    for name, (x0, value) in wanted.items():
-        error = _error(model.processes[name], predictions[name].float(), x0, value, segments[name])
-        losses[name] = _masked_mean(error, prepared.keep[name], segments[name])
+    for name, value in wanted.items():
+        one = drawn[name]
+        error = _error(model.processes[name], predictions[name].float(), one.x0, value, one.seen)
+        losses[name] = _masked_mean(error, prepared.keep[name], one.seen)
     return losses
 
 

@@ -135,10 +135,12 @@ class Network:
 @lru_cache(maxsize=64)
 def _schedule(rule: str, grid: str, steps: int, segments: tuple[tuple[str, str, float], ...]) -> Schedule:
     paths = {name: PATHS[path] for name, path, _ in segments}
-    return Schedule.along({name: _grid(grid, steps, paths[name], least) for name, _, least in segments}, paths, rule)
+    return Schedule.along(
+        {name: solver_grid(grid, steps, paths[name], least) for name, _, least in segments}, paths, rule
+    )
 
 
-def _grid(kind: str, steps: int, path: Path, least: float) -> Tensor:
+def solver_grid(kind: str, steps: int, path: Path, least: float) -> Tensor:
     """The solver's times, drawn together towards noise so that the last step begins above `least`."""
     grid = time_grid(kind, steps, path)
     starts = least + (1 - least / path.t_max) * grid[:-1]

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ..data.mixture import Source, sources_of
 from ..envs.errors import UserError
-from .checkpoint import find_checkpoint
+from .checkpoint import find_checkpoint, load_policy
 from .config import ModelConfig
+from .distill import DistillConfig, Distiller
 from .fitting import Fitting, NotFinite, TrainConfig
 from .latents import TokenizerConfig, TokenizerTrainer, load_tokenizer
 from .run_folder import RunFolder, draw_curves
@@ -27,11 +28,12 @@ Evaluate = Callable[[Any, int], dict[str, float]]
 
 def train(
     data: Any,
-    model: ModelConfig | TokenizerConfig,
+    model: ModelConfig | TokenizerConfig | DistillConfig,
     config: TrainConfig,
     out: Path | str,
     *,
     tokenizer: Path | str | None = None,
+    teacher: Path | str | None = None,
     command: str = "",
     evaluate: Evaluate | None = None,
     progress: bool = True,
@@ -39,13 +41,15 @@ def train(
     """Train `model` on `data` and return the run folder. The same call resumes where it stopped.
 
     data: the path of a store, or a list of paths and of mappings with the fields of `data.mixture.Source` · tokenizer:
-    a run that trained one, whose latents the policy is to foresee in the place of pixels.
+    a run that trained one, whose latents the policy is to foresee in the place of pixels · teacher: the run whose
+    policy a `DistillConfig` distils.
 
     Raises `UserError` for a store or configuration that does not fit, and for a loss that is not finite (its batch is
     saved first). SIGTERM and Ctrl-C save a checkpoint and raise `KeyboardInterrupt`.
     """
-    trainer, model = _trainer(data, model, config, tokenizer)
+    trainer, model = _trainer(data, model, config, tokenizer, teacher)
     settings = {"data": _named(data), "model": dataclasses.asdict(model), "train": dataclasses.asdict(config)}
+    settings |= {} if teacher is None else {"teacher": str(teacher)}
     run = RunFolder(Path(out), settings, command)
     if (run.path / "checkpoints" / "latest").is_file():
         trainer.resume(find_checkpoint(run.path))
@@ -60,11 +64,20 @@ def train(
 
 
 def _trainer(
-    data: Any, model: ModelConfig | TokenizerConfig, config: TrainConfig, tokenizer: Path | str | None
-) -> tuple[Fitting, ModelConfig | TokenizerConfig]:
+    data: Any,
+    model: ModelConfig | TokenizerConfig | DistillConfig,
+    config: TrainConfig,
+    tokenizer: Path | str | None,
+    teacher: Path | str | None,
+) -> tuple[Fitting, ModelConfig | TokenizerConfig | DistillConfig]:
     """What trains, and the preset with the tokenizer's sizes in it."""
+    if isinstance(model, DistillConfig) != (teacher is not None):
+        raise UserError(f"model {model.name!r}, teacher {teacher}: model=distill and teacher=RUN go together")
     if isinstance(model, TokenizerConfig):
         return TokenizerTrainer(data, model, config), model
+    if isinstance(model, DistillConfig):
+        assert teacher is not None
+        return Distiller(data, model, config, load_policy(teacher, config.device)), model
     loaded = None
     if tokenizer is not None:
         loaded, about = load_tokenizer(tokenizer)
@@ -163,7 +176,13 @@ def _bar(done: int, total: int, *, enabled: bool) -> Iterator[Callable[[dict[str
         shown: dict[str, float] = {}
 
         def tick(record: dict[str, Any]) -> None:
-            shown.update({k: record[k] for k in ("loss", "val/action", "val/psnr", "look/first_corr") if k in record})
+            shown.update(
+                {
+                    k: record[k]
+                    for k in ("loss", "val/action", "val/teacher", "val/psnr", "look/first_corr")
+                    if k in record
+                }
+            )
             bar.update(task, advance=1, text=" ".join(f"{k} {v:.3g}" for k, v in shown.items()))
 
         yield tick

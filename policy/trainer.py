@@ -30,16 +30,28 @@ from .validate import looking, told, validation_loss
 class Trainer(Fitting[Model]):
     """Everything that a run needs, built from data and two configurations.
 
-    tokenizer: of the frames that are foreseen, where the preset foresees latents.
+    tokenizer: of the frames that are foreseen, where the preset foresees latents · start: a policy to begin from, with
+    its weights, normalisers and instructions.
     """
 
-    def __init__(self, data: Any, model: ModelConfig, config: TrainConfig, tokenizer: Tokenizer | None = None):
+    def __init__(
+        self,
+        data: Any,
+        model: ModelConfig,
+        config: TrainConfig,
+        tokenizer: Tokenizer | None = None,
+        *,
+        start: Policy | None = None,
+    ):
         super().__init__(config)
         latents = None if tokenizer is None else latents_of(tokenizer, model.pixels, self.device)
         mixture = Mixture(data, model.windows, held_out=config.held_out, seed=config.seed, latents=latents)
         _check(mixture.main, model, config)
         self.held_out = mixture.held_out
-        self.policy = _new_policy(mixture, model, self.device, tokenizer, aligned=config.align > 0)
+        if start is None:
+            self.policy = _new_policy(mixture, model, self.device, tokenizer, aligned=config.align > 0)
+        else:
+            self.policy = _continued(mixture, model, self.device, start)
         # The policy holds the averaged weights, which act; `model` the ones that learn.
         network, besides = copy.deepcopy(self.policy.model).train(), {}
         self.alignment = None
@@ -124,3 +136,18 @@ def _new_policy(
     transforms = replace(transforms, scales=fit_scales(transforms, sample))
     network.center_on(transforms.seen(sample.images, sample.depth))
     return Policy(network, transforms, sentences, mixture.tasks, device)
+
+
+def _continued(mixture: Mixture, model: ModelConfig, device: str, start: Policy) -> Policy:
+    """A copy of a policy, of a preset with the same weights, for data of its own robot and tasks."""
+    for what, theirs, ours in (
+        ("robot", start.embodiment, mixture.embodiment),
+        ("tasks", start.tasks, mixture.tasks),
+        ("instructions", list(start.sentences.known), list(mixture.instructions.values())),
+    ):
+        if theirs != ours:
+            raise UserError(f"the policy {start.config.name!r} and the data differ in {what}: {theirs} and {ours}")
+    network = Model(model, start.embodiment, len(start.sentences.known))
+    network.load_state_dict(start.model.state_dict())
+    transforms = replace(start.transforms, config=model, tokenizer=network.tokenizer)
+    return Policy(network, transforms, start.sentences, mixture.tasks, device)

@@ -15,7 +15,7 @@ from foreact.policy.inputs import unbatched
 from foreact.policy.known import known
 from foreact.policy.loss import objective
 from foreact.policy.policy import Given
-from foreact.policy.sample import Network, Start, _grid, sample
+from foreact.policy.sample import Network, Start, sample, solver_grid
 from foreact.policy.segments import COUPLINGS, PARTIAL, QUERIES, Role, role_of, roles_of
 
 PICTURES = [query for query in QUERIES if "future" in QUERIES[query]]
@@ -339,7 +339,7 @@ def test_weights_rise_over_the_ramp(make_policy, preset):
 @pytest.mark.parametrize("path", PATHS)
 def test_sampling_may_end_before_times_that_training_hardly_saw(path):
     solver, path = SolverConfig(steps=5), PATHS[path]
-    plain, early = (_grid(solver.grid, solver.steps, path, least) for least in (0.0, 0.5))
+    plain, early = (solver_grid(solver.grid, solver.steps, path, least) for least in (0.0, 0.5))
     torch.testing.assert_close(plain, time_grid("uniform", 5, path))
     assert early[0] == plain[0]
     assert early[-1] == 0
