@@ -67,20 +67,22 @@ def _names(tasks: str | Sequence[str]) -> list[str]:
 
 def train(config: Mapping[str, Any], *, dry_run: bool = False) -> None:
     """Train a preset on a store; the same command with the same out resumes exactly."""
-    from .policy import ModelConfig, TrainConfig, load_policy
+    from .policy import TrainConfig, load_policy
     from .policy import train as run
     from .policy.config import build
     from .policy.describe import describe
     from .policy.distill import DistillConfig
     from .policy.latents import TokenizerConfig
+    from .policy.train import build_preset
 
-    is_tokenizer = "autoencoder" in config["model"]
-    kind = TokenizerConfig if is_tokenizer else DistillConfig if "substeps" in config["model"] else ModelConfig
-    model = build(kind, config["model"], "model")
+    model = build_preset(config["model"])
+    is_tokenizer = isinstance(model, TokenizerConfig)
     out = config["out"] or (f"{config['data']}.tokenizer" if is_tokenizer else None)
     settings = build(TrainConfig, {f.name: config[f.name] for f in fields(TrainConfig)}, "train")
     if dry_run:
-        if isinstance(model, DistillConfig) and config["teacher"] is not None:
+        if isinstance(model, DistillConfig):
+            if config["teacher"] is None:
+                raise UserError("model=distill needs teacher=, the run whose policy is distilled")
             model = model.student(load_policy(config["teacher"], "cpu").config)
         say(describe(model, config["data"], settings))
         return

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,29 @@ from torch import Tensor
 from ..data.mixture import Source, sources_of
 from ..envs.errors import UserError
 from .checkpoint import find_checkpoint, load_policy
-from .config import ModelConfig
+from .config import ModelConfig, build
 from .distill import DistillConfig, Distiller
 from .fitting import Fitting, NotFinite, TrainConfig
 from .latents import TokenizerConfig, TokenizerTrainer, load_tokenizer
 from .run_folder import RunFolder, draw_curves
 from .trainer import Trainer
 
+Preset = ModelConfig | TokenizerConfig | DistillConfig
+"""What can be trained: a policy, a tokenizer of frames, or a faster student of a policy."""
+
 Evaluate = Callable[[Any, int], dict[str, float]]
 """Rollouts during training: (policy with averaged weights, step) → numbers to log."""
 
 
+def build_preset(values: Mapping[str, Any]) -> Preset:
+    """A preset of any kind from its settings, as in configs/model. Raises `UserError` for unknown ones."""
+    kind = TokenizerConfig if "autoencoder" in values else DistillConfig if "substeps" in values else ModelConfig
+    return build(kind, values, "model")
+
+
 def train(
     data: Any,
-    model: ModelConfig | TokenizerConfig | DistillConfig,
+    model: Preset,
     config: TrainConfig,
     out: Path | str,
     *,
@@ -65,11 +74,11 @@ def train(
 
 def _trainer(
     data: Any,
-    model: ModelConfig | TokenizerConfig | DistillConfig,
+    model: Preset,
     config: TrainConfig,
     tokenizer: Path | str | None,
     teacher: Path | str | None,
-) -> tuple[Fitting, ModelConfig | TokenizerConfig | DistillConfig]:
+) -> tuple[Fitting, Preset]:
     """What trains, and the preset with the tokenizer's sizes in it."""
     if isinstance(model, DistillConfig) != (teacher is not None):
         raise UserError(f"model {model.name!r}, teacher {teacher}: model=distill and teacher=RUN go together")

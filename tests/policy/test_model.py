@@ -9,9 +9,9 @@ from foreact.data.batch import fake_batch
 from foreact.envs.errors import UserError
 from foreact.policy.config import ModelConfig, Process, build
 from foreact.policy.diffusion.path import PATHS
-from foreact.policy.latents import TokenizerConfig
 from foreact.policy.loss import Alignment, objective
 from foreact.policy.segments import COUPLINGS, QUERIES, Role, Segment, allowed, assume, learned
+from foreact.policy.train import build_preset
 
 FOLDER = Path(str(files("foreact.configs"))) / "model"
 PRESETS = sorted(str(p.relative_to(FOLDER).with_suffix("")) for p in FOLDER.rglob("*.yaml"))
@@ -233,8 +233,7 @@ class TestPrivileged:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_builds(name):
-    kind = TokenizerConfig if name.startswith("tokenizer") else ModelConfig
-    assert build(kind, yaml.safe_load(FOLDER.joinpath(f"{name}.yaml").read_text())).name == name
+    assert build_preset(yaml.safe_load(FOLDER.joinpath(f"{name}.yaml").read_text())).name == name
 
 
 def test_overfits_one_batch(make_policy, preset):
