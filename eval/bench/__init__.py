@@ -12,20 +12,25 @@ def _render(config: Mapping[str, Any]) -> None:
     bench_render(config["task"], seconds=config["seconds"], size=config["pixels"])
 
 
-def _model(name: str) -> Callable[[Mapping[str, Any]], None]:
-    def run(config: Mapping[str, Any]) -> None:
-        from ...policy.config import ModelConfig, build
-        from . import model
+def _train(config: Mapping[str, Any]) -> None:
+    from ...policy.config import ModelConfig, build
+    from .model import bench_train
 
-        getattr(model, f"bench_{name}")(build(ModelConfig, config["model"], "model"), device=config["device"])
+    bench_train(build(ModelConfig, config["model"], "model"), device=config["device"])
 
-    return run
+
+def _act(config: Mapping[str, Any]) -> None:
+    from ...policy.config import ModelConfig, build
+    from .act import bench_act
+
+    options = {name: config[name] for name in ("device", "threads", "tokens", "steps")}
+    bench_act(build(ModelConfig, config["model"], "model"), peer=config["lerobot"], **options)
 
 
 BENCHES: dict[str, Callable[[Mapping[str, Any]], None]] = {
     "render": _render,
-    "train": _model("train"),
-    "act": _model("act"),
+    "train": _train,
+    "act": _act,
 }
 
 

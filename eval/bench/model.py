@@ -3,7 +3,6 @@
 import dataclasses
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from ...policy.device import autocast, describe_machine, resolve_device, resolve
 from ...policy.loss import objective
 from ...policy.model import Model
 from ...policy.policy import Policy
-from ...policy.segments import QUERIES, Role, role_of
+from ...policy.segments import Role, role_of
 from ...policy.sentences import Sentences
 from ...policy.transforms import Transforms
 
@@ -40,53 +39,6 @@ def fake_policy(config: ModelConfig, device: str = "cpu") -> Policy:
     model = Model(config, embodiment, 1)
     transforms = Transforms(config, embodiment, normalizers, tokenizer=model.tokenizer)
     return Policy(model, transforms, Sentences("table", ("go",)), ["x/go"], device)
-
-
-def act_arms(config: ModelConfig) -> dict[str, ModelConfig]:
-    """What a control step is compared with: encoding the observation at every solver step, and acting that never
-    learned to foresee anything (the same sizes)."""
-    arms = {"as it is": config}
-    if config.layout == "tokens":
-        plain = dataclasses.replace(config.solver, cache=False)
-        arms["observation encoded at every step"] = dataclasses.replace(config, solver=plain)
-        if config.future:
-            blind = {query: n for query, n in config.draws.items() if "future" not in QUERIES[query]}
-            arms["actions alone"] = dataclasses.replace(config, future=(), draws=blind or {"policy": 1})
-    return arms
-
-
-def bench_act(config: ModelConfig, *, device: str = "auto", rounds: int = 20) -> None:
-    """Milliseconds of a control step (one chunk) at batch 1 and 8, beside the arms of `act_arms`, in alternation."""
-    device = resolve_device(device)
-    arms = {name: fake_policy(arm, device) for name, arm in act_arms(config).items()}
-    table = Table("batch", *(f"{name} [ms]" for name in arms), title=f"act · {config.name}")
-    ratios: dict[str, float] = {}
-    for batch in (1, 8):
-        policy = arms["as it is"]
-        images = {
-            c.name: np.zeros((config.n_obs_steps, c.height, c.width, 3), np.uint8) for c in policy.embodiment.cameras
-        }
-        state = np.zeros((config.n_obs_steps, policy.embodiment.state_dim), np.float32)
-        seen, keys = [{"images": images, "state": state}] * batch, [(i, 0, 0) for i in range(batch)]
-        took = _alternating({n: partial(p.act, seen, ["go"] * batch, keys) for n, p in arms.items()}, rounds)
-        table.add_row(str(batch), *(f"{ms:.1f}" for ms in took.values()))
-        if batch == 1:
-            ratios = {name: ms / took["as it is"] for name, ms in took.items()}
-    console.print(table, _machine(device))
-    for name, ratio in list(ratios.items())[:0:-1]:
-        print(f"against {name}: {1 / ratio:.2f}x the time" if name == "actions alone" else f"ratio {ratio:.2f}x")
-
-
-def _alternating(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median milliseconds of each, run in turns, so that what slows the machine slows all."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for i in range(rounds + 2):
-        for name, run in runs.items():
-            began = time.perf_counter()
-            run()
-            if i >= 2:
-                times[name].append(1000 * (time.perf_counter() - began))
-    return {name: float(np.median(values)) for name, values in times.items()}
 
 
 def bench_train(config: ModelConfig, *, device: str = "auto", batch_size: int = 64, rounds: int = 5) -> None:
@@ -114,7 +66,7 @@ def bench_train(config: ModelConfig, *, device: str = "auto", batch_size: int = 
             name, f"{rate:.1f}", f"{rate * tokens_here:,.0f}", f"{rate * flops_here / 1e12:.3f}",
             f"{rate * flops_here / 1e12 / peak:.0%}",
         )  # fmt: skip
-    console.print(table, _machine(device), f"precision {precision}, batch {batch_size}, {tokens:g} tokens a sample")
+    console.print(table, machine(device), f"precision {precision}, batch {batch_size}, {tokens:g} tokens a sample")
     print(f"ratio {sum(single) / once:.2f}x")
 
 
@@ -169,5 +121,5 @@ def _milliseconds(run: Callable[[], Any], rounds: int, device: str = "cpu") -> f
     return float(np.median(times))
 
 
-def _machine(device: str) -> str:
+def machine(device: str) -> str:
     return f"{device}: " + ", ".join(f"{k} {v}" for k, v in describe_machine().items())

@@ -1,8 +1,13 @@
+import sys
 from importlib.resources import files
 
 import numpy as np
+import pytest
 import yaml
-from foreact.eval.bench.model import _work, act_arms, bench_act, bench_train, fake_policy
+from foreact.envs.errors import UserError
+from foreact.eval.bench.act import PLAIN, act_arms, bench_act
+from foreact.eval.bench.model import _work, bench_train, fake_policy
+from foreact.eval.bench.peers import lerobot
 from foreact.policy.config import ModelConfig, build
 
 TINY = build(ModelConfig, yaml.safe_load(files("foreact.configs").joinpath("model/joint/tiny.yaml").read_text()))
@@ -25,12 +30,23 @@ def test_tokens_and_flops_are_counted():
     assert flops == 6 * tokens * weights
 
 
-def test_both_end_with_their_ratio(capsys):
-    bench_act(TINY, device="cpu", rounds=1)
+def test_both_end_with_their_ratio(capsys, monkeypatch):
+    monkeypatch.setattr("foreact.eval.bench.act.find_spec", lambda name: None)  # exporting is tested elsewhere
+    bench_act(TINY, device="cpu", rounds=1, tokens=[4], steps=3)
     out = capsys.readouterr().out
+    assert PLAIN in out
+    assert "3 control steps: median" in out
     assert "against actions alone: " in out
     assert out.strip().splitlines()[-1].startswith("ratio ")
     bench_train(TINY, device="cpu", batch_size=2, rounds=1)
     out = capsys.readouterr().out
     assert "samples/s" in out
     assert out.strip().splitlines()[-1].startswith("ratio ")
+
+
+def test_peers_say_what_is_wrong(tmp_path):
+    with pytest.raises(UserError, match="give an interpreter that has lerobot"):
+        lerobot(str(tmp_path / "python"), "act", 1)
+    sizes = {"pixels": 32, "state": 2, "action": 2, "rounds": 1, "settings": {}}
+    with pytest.raises(UserError, match=r"ended with status 1:(.|\n)*No module named 'lerobot'"):
+        lerobot(sys.executable, "act", 1, **sizes)
