@@ -104,10 +104,8 @@ class Consistency(Lesson):
         predictions, found = model.denoise(segments, encoding), {}
         for name in names:
             process, seen = model.processes[name], segments[name]
-            prediction = predictions[name].float()
-            if process.variance == "learned":
-                prediction, _ = prediction.chunk(2, dim=-1)
-            found[name] = estimate(process.target, PATHS[process.path], seen.x, prediction, seen.t)[0]
+            path, prediction = PATHS[process.path], predictions[name].float()
+            found[name] = estimate(process.target, path, seen.x, prediction, seen.t)[0]
         return found
 
 
@@ -137,6 +135,8 @@ class Distiller(Trainer):
                 f"teacher {teacher.config.name!r} learned variances, which few deterministic steps do not use: "
                 "distil one with variance: fixed"
             )
+        if config.align:
+            raise UserError(f"align={config.align} is a loss that a student does not have; align=0")
         super().__init__(data, about.student(teacher.config), config, start=teacher)
         self.about, self.teacher = about, teacher
 

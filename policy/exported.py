@@ -83,7 +83,7 @@ def export(
     written = {}
     with torch.no_grad(), _quiet():
         for name, (graph, inputs, shared) in _traced(model, observation).items():
-            file = folder / f"{name}.fp32.onnx"
+            file = _file(folder, name, "fp32")
             _write(graph, inputs, shared, file)
             written[f"{name} fp32"] = file
             if "int8" in precisions:

@@ -83,10 +83,13 @@ def bench_act(
 
 def step(policy: Policy) -> np.ndarray:
     """A chunk for one made-up observation."""
-    config = policy.config
-    images = {c.name: np.zeros((config.n_obs_steps, c.height, c.width, 3), np.uint8) for c in policy.embodiment.cameras}
-    state = np.zeros((config.n_obs_steps, policy.embodiment.state_dim), np.float32)
-    return policy.act([{"images": images, "state": state}], ["go"], [(0, 0, 0)])
+    return policy.act([_seen(policy)], ["go"], [(0, 0, 0)])
+
+
+def _seen(policy: Policy) -> dict[str, Any]:
+    n = policy.n_obs_steps
+    images = {c.name: np.zeros((n, c.height, c.width, 3), np.uint8) for c in policy.embodiment.cameras}
+    return {"images": images, "state": np.zeros((n, policy.embodiment.state_dim), np.float32)}
 
 
 def alternating(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
@@ -104,10 +107,8 @@ def alternating(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str,
 def _exported(config: ModelConfig, folder: Path) -> dict[str, Policy]:
     """The same network as ONNX graphs."""
     plain = fake_policy(config)
-    images = {c.name: np.zeros((config.n_obs_steps, c.height, c.width, 3), np.uint8) for c in plain.embodiment.cameras}
-    seen = [{"images": images, "state": np.zeros((config.n_obs_steps, plain.embodiment.state_dim), np.float32)}] * 2
     foresee = config.layout == "stacked"
-    observed = observe(plain.transforms, plain.sentences, "cpu", seen, ["go"] * 2, foresee=foresee)
+    observed = observe(plain.transforms, plain.sentences, "cpu", [_seen(plain)] * 2, ["go"] * 2, foresee=foresee)
     export(plain.model, observed, folder)
     arms = {}
     for name, precision in (("onnx", "fp32"), ("onnx-int8", "int8")):

@@ -130,3 +130,10 @@ def test_clear_errors(store, small, tmp_path, embodiment):
         train(store, small, SHORT, tmp_path / "x", teacher=tmp_path, progress=False)
     with pytest.raises(UserError, match="steps must be at least 1"):
         DistillConfig(steps=0)
+
+
+def test_a_loss_that_a_student_lacks_is_not_ignored(store, small, tmp_path):
+    teacher = train(store, small, SHORT, tmp_path / "teacher", progress=False)
+    aligned = dataclasses.replace(SHORT, align=0.5)
+    with pytest.raises(UserError, match=r"align=0.5 is a loss that a student does not have"):
+        train(store, DistillConfig(), aligned, tmp_path / "x", teacher=teacher, progress=False)
