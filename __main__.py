@@ -98,9 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
             checkpoint=arguments.checkpoint, out=arguments.out, episodes=arguments.episodes,
         )  # fmt: skip
     if arguments.verb == "bench":
-        from .eval.bench import bench
-
-        bench(arguments.name, commands.config_of("bench", arguments.settings))
+        commands.bench(arguments.name, commands.config_of("bench", arguments.settings))
     elif arguments.verb == "compare":
         from .comparison import compare
 

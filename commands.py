@@ -182,6 +182,13 @@ def export(config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def bench(name: str, config: Mapping[str, Any]) -> None:
+    """Measure speed against a named baseline in the same run."""
+    from .eval.bench import bench as run
+
+    run(name, {**config, "out": config["out"] or home() / "bench"})
+
+
 def as_overrides(settings: Mapping[str, Any]) -> list[str]:
     """Settings by dotted name as overrides for `config_of`."""
     return [f"{key}={_as_override(value)}" for key, value in settings.items()]

@@ -37,7 +37,8 @@ class TrainConfig:
     store without such state · image_shift: largest random shift [pixels] · state_noise: standard deviation of noise on
     the normalised state; in demonstrations it tells what comes next, and a policy that trusts it stops looking (causal
     confusion, de Haan et al. 2019) · early: how much likelier the first `early_steps` steps of an episode are drawn ·
-    accumulate: batches for one update · every: 0 for never.
+    accumulate: batches for one update · recompute: less memory for a third more time (activation checkpointing) ·
+    every: 0 for never.
     """
 
     steps: int = 1000
@@ -59,6 +60,7 @@ class TrainConfig:
     device: str = "auto"
     precision: str = "auto"
     compile: bool = False
+    recompute: bool = False
     workers: int = 0
     log_every: int = 10
     val_every: int = 100

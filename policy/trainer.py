@@ -54,6 +54,7 @@ class Trainer(Fitting[Model]):
             self.policy = _continued(mixture, model, self.device, start)
         # The policy holds the averaged weights, which act; `model` the ones that learn.
         network, besides = copy.deepcopy(self.policy.model).train(), {}
+        network.backbone.recompute = config.recompute
         self.alignment = None
         if config.align > 0 and mixture.main.has_privileged:
             frames = len(mixture.embodiment.cameras) * model.n_obs_steps

@@ -13,18 +13,27 @@ def _render(config: Mapping[str, Any]) -> None:
 
 
 def _train(config: Mapping[str, Any]) -> None:
-    from ...policy.config import ModelConfig, build
-    from .model import bench_train
+    from .train import bench_train
 
-    bench_train(build(ModelConfig, config["model"], "model"), device=config["device"])
+    options = _options(config, "device", "threads", "growth", "out", "batch_size")
+    bench_train(_preset(config), peer=config["lerobot"], **options)
 
 
 def _act(config: Mapping[str, Any]) -> None:
-    from ...policy.config import ModelConfig, build
     from .act import bench_act
 
-    options = {name: config[name] for name in ("device", "threads", "tokens", "steps")}
-    bench_act(build(ModelConfig, config["model"], "model"), peer=config["lerobot"], **options)
+    options = _options(config, "device", "growth", "out", "tokens", "steps")
+    bench_act(_preset(config), peer=config["lerobot"], threads=config["threads"] or 1, **options)
+
+
+def _preset(config: Mapping[str, Any]) -> Any:
+    from ...policy.config import ModelConfig, build
+
+    return build(ModelConfig, config["model"], "model")
+
+
+def _options(config: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: config[name] for name in names}
 
 
 BENCHES: dict[str, Callable[[Mapping[str, Any]], None]] = {

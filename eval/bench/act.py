@@ -2,8 +2,7 @@
 
 import dataclasses
 import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,29 +13,31 @@ import torch
 from rich.table import Table
 
 from ...envs.metaworld_tasks import EMBODIMENT
-from ...policy.config import ModelConfig, SolverConfig
+from ...policy.config import ModelConfig
 from ...policy.device import resolve_device
 from ...policy.exported import Exported, export
 from ...policy.inputs import observe
 from ...policy.policy import Policy
 from ...policy.segments import QUERIES
 from ...policy.tokens.images import ImageConfig
-from .model import console, fake_policy, machine
-from .peers import lerobot
+from .model import fake_policy
+from .peers import SMALLEST, lerobot
+from .timing import Curves, Times, alternating, console, draw_growth, machine, median, milliseconds, show
 
-PLAIN = "no cache, no plan"
-SMALLEST = {"down_dims": [32, 64, 128]}  # of lerobot's UNet; its image encoder alone has 11 M parameters
+TUNED, PLAIN, BLIND = "as it is", "no cache, no plan", "actions alone"
+SOLVER_STEPS, CAMERAS = (2, 5, 10, 20), (1, 2, 3)
+"""What the growth plot goes through, beside observation tokens."""
 
 
 def act_arms(config: ModelConfig) -> dict[str, ModelConfig]:
     """What a control step is compared with: everything computed anew at every solver step, and acting that never
     learned to foresee anything (the same sizes)."""
-    arms = {"as it is": config}
+    arms = {TUNED: config}
     cache = False if config.layout == "tokens" else None
     arms[PLAIN] = dataclasses.replace(config, solver=dataclasses.replace(config.solver, cache=cache, plan=False))
     if config.layout == "tokens" and config.future:
         blind = {query: n for query, n in config.draws.items() if "future" not in QUERIES[query]}
-        arms["actions alone"] = dataclasses.replace(config, future=(), draws=blind or {"policy": 1})
+        arms[BLIND] = dataclasses.replace(config, future=(), draws=blind or {"policy": 1})
     return arms
 
 
@@ -48,10 +49,12 @@ def bench_act(
     threads: int | None = 1,
     tokens: Sequence[int] = (18, 64, 256),
     steps: int = 500,
+    growth: bool = True,
     peer: str | None = None,
+    out: Path | str = "bench",
 ) -> None:
     """Milliseconds of a control step, arms in alternation; how they grow with observation tokens; the spread of `steps`
-    control steps. threads: None leaves PyTorch's · peer: an interpreter that has lerobot.
+    control steps. threads: None leaves PyTorch's · growth: plot it · peer: an interpreter that has lerobot.
     """
     device = resolve_device(device)
     before = torch.get_num_threads()
@@ -61,24 +64,25 @@ def bench_act(
             arms = {name: fake_policy(arm, device) for name, arm in act_arms(config).items()}
             if device == "cpu" and all(find_spec(name) for name in ("onnxscript", "onnxruntime")):
                 arms |= _exported(config, Path(folder))
-            took = alternating({name: partial(step, policy) for name, policy in arms.items()}, rounds)
+            times = alternating({name: partial(step, policy) for name, policy in arms.items()}, rounds, device)
         counts = {name: sum(p.numel() for p in policy.model.parameters()) for name, policy in arms.items()}
         if peer:
-            found = {f"lerobot Diffusion{how}": _lerobot(peer, config, settings, rounds)
-                     for how, settings in (("", {}), (", smallest UNet", SMALLEST))}  # fmt: skip
-            took |= {name: float(np.median(row["ms"])) for name, row in found.items()}
-            counts |= {name: row["parameters"] for name, row in found.items()}
-        _show(config, took, counts)
-        if config.layout == "tokens" and tokens:
-            _growth(config, device, tokens, rounds)
+            for name, settings in (("lerobot Diffusion", {}), ("lerobot Diffusion, smallest UNet", SMALLEST)):
+                found = _lerobot(peer, config, settings, rounds)
+                times[name], counts[name] = found["ms"], found["parameters"]
+        columns = {"M parameters": {name: f"{n / 1e6:.1f}" for name, n in counts.items()}}
+        show(f"act · {config.name}, one observation, {torch.get_num_threads()} thread(s)", times, PLAIN, columns)
+        if config.layout == "tokens":
+            _growth(config, device, tokens, rounds, Path(out) / "act.png", plot=growth)
         if steps:
-            _spread(arms["as it is"], steps)
+            _spread(arms[TUNED], steps)
         console.print(machine(device))
     finally:
         torch.set_num_threads(before)
-    if "actions alone" in took:
-        print(f"against actions alone: {took['as it is'] / took['actions alone']:.2f}x the time")
-    print(f"ratio {took[PLAIN] / took['as it is']:.2f}x")
+    took = median(times)
+    if BLIND in took:
+        print(f"against {BLIND}: {took[TUNED] / took[BLIND]:.2f}x the time")
+    print(f"ratio {took[PLAIN] / took[TUNED]:.2f}x")
 
 
 def step(policy: Policy) -> np.ndarray:
@@ -90,18 +94,6 @@ def _seen(policy: Policy) -> dict[str, Any]:
     n = policy.n_obs_steps
     images = {c.name: np.zeros((n, c.height, c.width, 3), np.uint8) for c in policy.embodiment.cameras}
     return {"images": images, "state": np.zeros((n, policy.embodiment.state_dim), np.float32)}
-
-
-def alternating(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median milliseconds of each, run in turns, so that what slows the machine slows all."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for i in range(rounds + 2):
-        for name, run in runs.items():
-            began = time.perf_counter()
-            run()
-            if i >= 2:
-                times[name].append(1000 * (time.perf_counter() - began))
-    return {name: float(np.median(values)) for name, values in times.items()}
 
 
 def _exported(config: ModelConfig, folder: Path) -> dict[str, Policy]:
@@ -122,40 +114,44 @@ def _lerobot(python: str, config: ModelConfig, settings: dict[str, Any], rounds:
     return lerobot(python, "act", torch.get_num_threads(), **sizes, rounds=min(rounds, 5), settings=settings)
 
 
-def _show(config: ModelConfig, took: Mapping[str, float], counts: Mapping[str, int]) -> None:
-    table = Table(
-        "", "ms a chunk", "times as fast as it is", "M parameters", title=f"act · {config.name}, one observation"
-    )
-    for name, ms in took.items():
-        table.add_row(name, f"{ms:.1f}", f"{took['as it is'] / ms:.2f}", f"{counts[name] / 1e6:.1f}")
-    console.print(table)
-
-
-def _growth(config: ModelConfig, device: str, tokens: Sequence[int], rounds: int) -> None:
-    """With the cache and the plan, and without, for more and more observation tokens."""
+def _growth(config: ModelConfig, device: str, tokens: Sequence[int], rounds: int, file: Path, *, plot: bool) -> None:
+    """With the cache and the plan, and without: more observation tokens as a table, and all that grows as a plot."""
     title = "observation tokens: speed-up of cache and plan, beside that of token evaluations"
     table = Table("tokens", "ms", f"ms, {PLAIN}", "speed-up", "of token evaluations", title=title)
+    by_tokens: Curves = {TUNED: {}, PLAIN: {}}
     for wanted in tokens:
         side = max(1, round(wanted**0.5))
         image = ImageConfig(stem="patch", patch=max(1, config.pixels // side))
-        seen = dataclasses.replace(config, image=image, n_obs_steps=1, solver=SolverConfig(steps=config.solver.steps))
-        arms = {name: fake_policy(arm, device) for name, arm in act_arms(seen).items() if name in ("as it is", PLAIN)}
-        took = alternating({name: partial(step, policy) for name, policy in arms.items()}, rounds)
-        model = arms[PLAIN].model
-        context, chunk, n = model.image_tokens() + 2, model.segments["action"].tokens, seen.solver.steps
-        evaluations = n * (context + chunk) / (context + n * chunk)
-        gain = took[PLAIN] / took["as it is"]
-        table.add_row(
-            str(context), f"{took['as it is']:.1f}", f"{took[PLAIN]:.1f}", f"{gain:.2f}", f"{evaluations:.2f}"
-        )
+        preset = dataclasses.replace(config, image=image, n_obs_steps=1)
+        model = fake_policy(preset).model
+        context, chunk, n = model.image_tokens() + 2, model.segments["action"].tokens, preset.solver.steps
+        times = _both(preset, device, rounds)
+        for name, values in times.items():
+            by_tokens[name][context] = values
+        took, evaluations = median(times), n * (context + chunk) / (context + n * chunk)
+        ms, plain = took[TUNED], took[PLAIN]
+        table.add_row(str(context), f"{ms:.1f}", f"{plain:.1f}", f"{plain / ms:.2f}", f"{evaluations:.2f}")
     console.print(table)
+    if not plot:
+        return
+    solvers = {n: dataclasses.replace(config.solver, steps=n) for n in SOLVER_STEPS}
+    by_steps = {n: _both(dataclasses.replace(config, solver=s), device, 5) for n, s in solvers.items()}
+    by_cameras = {n: _both(config, device, 5, cameras=n) for n in CAMERAS}
+    panels = {"observation tokens": by_tokens, "solver steps": _curves(by_steps), "cameras": _curves(by_cameras)}
+    draw_growth(file, panels)
+
+
+def _curves(rows: Mapping[int, Times]) -> Curves:
+    return {name: {at: times[name] for at, times in rows.items()} for name in (TUNED, PLAIN)}
+
+
+def _both(config: ModelConfig, device: str, rounds: int, cameras: int = 1) -> Times:
+    arms = act_arms(config)
+    policies = {name: fake_policy(arms[name], device, cameras=cameras) for name in (TUNED, PLAIN)}
+    return alternating({name: partial(step, policy) for name, policy in policies.items()}, rounds, device)
 
 
 def _spread(policy: Policy, steps: int) -> None:
-    times = []
-    for _ in range(steps):
-        began = time.perf_counter()
-        step(policy)
-        times.append(1000 * (time.perf_counter() - began))
+    times = [milliseconds(partial(step, policy)) for _ in range(steps)]
     p50, p99 = np.percentile(times, [50, 99])
     console.print(f"{steps} control steps: median {p50:.1f} ms, 99 % within {p99:.1f} ms, slowest {max(times):.1f} ms")

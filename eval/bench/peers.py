@@ -7,6 +7,9 @@ from typing import Any
 
 from ...envs.errors import UserError
 
+SMALLEST = {"down_dims": [32, 64, 128]}
+"""Of lerobot's Diffusion policy: the smallest UNet. Its image encoder alone has 11 M parameters."""
+
 
 def lerobot(python: str, what: str, threads: int, **asked: Any) -> dict[str, Any]:
     """What lerobot does, timed by `lerobot_side.py` in that interpreter. Raises `UserError` with its last words."""

@@ -6,9 +6,11 @@ solver step of a control step and every noise draw of a training sample.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ...envs.errors import UserError, choose
 from .attention import KeysValues
@@ -60,8 +62,11 @@ class Context:
 class Backbone(nn.Module):
     """Blocks, time embedding and the modulation of every layer.
 
-    finals: how many kinds of tokens have a final modulation of their own.
+    finals: how many kinds of tokens have a final modulation of their own. recompute: in training keep only what goes
+    in and out of a block, and compute the rest again for its gradients (activation checkpointing, Chen et al. 2016).
     """
+
+    recompute = False
 
     def __init__(self, config: BackboneConfig, finals: int = 1):
         super().__init__()
@@ -103,7 +108,7 @@ class Backbone(nn.Module):
         rows = self.modulation(torch.zeros(1, 1, 1, device=x.device))  # (1, 1, 1, R, D)
         layers = []
         for i, block in enumerate(self.blocks):
-            x, (k, v) = block(x, layer_modulation(rows, i), rotary=rotary)
+            x, (k, v) = self._run(block, x, layer_modulation(rows, i), rotary=rotary)
             layers.append((k.squeeze(2), v.squeeze(2)))
         return Context(layers, x.squeeze(1))
 
@@ -126,8 +131,13 @@ class Backbone(nn.Module):
         for i, block in enumerate(self.blocks):
             m = Modulation(*spread(rows[..., 6 * i : 6 * i + 6, :], selector))
             seen = context.layers[i] if context.layers else None
-            x, _ = block(x, m, rotary=rotary, context=seen, mask=mask)
+            x, _ = self._run(block, x, m, rotary=rotary, context=seen, mask=mask)
         return x
+
+    def _run(self, block: nn.Module, x: Tensor, m: Modulation, **where: Any) -> tuple[Tensor, KeysValues]:
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(block, x, m, use_reentrant=False, **where)
+        return block(x, m, **where)
 
     def finish(self, x: Tensor, rows: Tensor, selector: Tensor | None, kind: int = 0) -> Tensor:
         """The final norm of tokens x of one kind (B, N, L, D), modulated, ready for their head."""

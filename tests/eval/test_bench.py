@@ -3,11 +3,16 @@ from importlib.resources import files
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from foreact.data.batch import fake_batch
 from foreact.envs.errors import UserError
+from foreact.eval.bench import timing
 from foreact.eval.bench.act import PLAIN, act_arms, bench_act
-from foreact.eval.bench.model import _work, bench_train, fake_policy
+from foreact.eval.bench.frozen import FrozenBackbone
+from foreact.eval.bench.model import fake_policy
 from foreact.eval.bench.peers import lerobot
+from foreact.eval.bench.train import EVERY, FROZEN, RECOMPUTED, TUNED, Rehearsal, bench_train
 from foreact.policy.config import ModelConfig, build
 
 TINY = build(ModelConfig, yaml.safe_load(files("foreact.configs").joinpath("model/joint/tiny.yaml").read_text()))
@@ -22,26 +27,77 @@ def test_the_baseline_computes_the_same_actions():
     assert len(arms) == 3
 
 
-def test_tokens_and_flops_are_counted():
-    tokens, flops = _work(TINY)
-    context = 16 + 1 + 1 + 1  # cells, summary, state, instruction
-    assert tokens == context + 3 * 16 + 0.5 * (16 + 16)
-    weights = sum(p.numel() for p in fake_policy(TINY).model.backbone.blocks.parameters())
-    assert flops == 6 * tokens * weights
+def test_the_frozen_backbone_computes_the_same():
+    tuned = fake_policy(TINY).model.backbone
+    torch.nn.init.normal_(tuned.to_modulation.weight, std=0.1)
+    frozen, d = FrozenBackbone(tuned), tuned.config.width
+    seen, x, t = torch.randn(2, 5, d), torch.randn(2, 3, 4, d), torch.rand(2, 3, 2)
+    selector, mask = torch.eye(2)[[0, 0, 1, 1]].expand(2, 3, 4, 2), torch.ones(4, 9, dtype=torch.bool)
+    mask[:2, 7:] = False
+    outs = []
+    for net in (tuned, frozen):
+        rows, context = net.modulation(t), net.encode(seen)
+        hidden = net.denoise(x, rows, context, selector=selector, mask=mask)
+        outs.append(torch.cat([net.finish(hidden, rows, selector).flatten(), context.tokens.flatten()]))
+    torch.testing.assert_close(*outs, rtol=2e-2, atol=2e-3)  # GELU is not approximated in the same way
 
 
-def test_both_end_with_their_ratio(capsys, monkeypatch):
+@pytest.mark.parametrize("arm", [FROZEN, RECOMPUTED])
+def test_arms_of_training_learn_the_same(arm):
+    norms = []
+    for name in (TUNED, arm):
+        run = Rehearsal(TINY, 2, name, "cpu")
+        run.batch = fake_batch(run.policy.embodiment, size=2, n_obs_steps=TINY.n_obs_steps, horizon=TINY.horizon)
+        run.precision = "fp32"
+        norms.append(run.update(iter([(run.batch,)] * 2))["grad_norm"])
+    assert norms[0] == pytest.approx(norms[1], rel=1e-6 if arm == RECOMPUTED else 1e-2)
+
+
+def test_encoding_for_every_draw_takes_the_same_draws():
+    draws = [transforms.config.draws for transforms in Rehearsal(TINY, 2, EVERY, "cpu").transforms]
+    total = {query: sum(d.get(query, 0) for d in draws) for query in TINY.draws}
+    assert total == dict(TINY.draws)
+    assert all(sum(d.values()) <= 1 for d in draws)
+
+
+def test_act_ends_with_its_ratio(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr("foreact.eval.bench.act.find_spec", lambda name: None)  # exporting is tested elsewhere
-    bench_act(TINY, device="cpu", rounds=1, tokens=[4], steps=3)
+    monkeypatch.setattr("foreact.eval.bench.act.SOLVER_STEPS", (2,))
+    monkeypatch.setattr("foreact.eval.bench.act.CAMERAS", (1, 2))
+    bench_act(TINY, device="cpu", rounds=1, tokens=[4], steps=3, out=tmp_path)
     out = capsys.readouterr().out
     assert PLAIN in out
     assert "3 control steps: median" in out
     assert "against actions alone: " in out
     assert out.strip().splitlines()[-1].startswith("ratio ")
-    bench_train(TINY, device="cpu", batch_size=2, rounds=1)
+    assert (tmp_path / "act.png").stat().st_size > 1000
+
+
+def test_train_ends_with_its_ratio(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("foreact.eval.bench.train.BATCHES", (2,))
+    monkeypatch.setattr("foreact.eval.bench.train.DRAWS", (1,))
+    monkeypatch.setattr("foreact.eval.bench.train._show_memory", lambda *_: None)  # a process for each arm
+    bench_train(TINY, device="cpu", batch_size=2, rounds=1, out=tmp_path)
     out = capsys.readouterr().out
-    assert "samples/s" in out
+    assert "frozen" in out
+    assert "GFLOP an update" in out
     assert out.strip().splitlines()[-1].startswith("ratio ")
+    assert (tmp_path / "train.png").stat().st_size > 1000
+
+
+def test_runs_take_turns():
+    order = []
+    times = timing.alternating({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 2)
+    assert "".join(order) == "ab" * 4
+    assert [len(values) for values in times.values()] == [2, 2]
+
+
+def test_a_table_tells_how_much_faster(capsys):
+    timing.show("title", {"slow": [10, 10, 10], "fast": [4, 5, 6]}, "slow", {"note": {"fast": "indeed"}})
+    line = next(line for line in capsys.readouterr().out.splitlines() if "fast" in line)
+    assert "2.00" in line
+    assert "4.5 to 5.5" in line
+    assert "indeed" in line
 
 
 def test_peers_say_what_is_wrong(tmp_path):

@@ -34,6 +34,20 @@ def test_samples_and_draws_are_independent():
     torch.testing.assert_close(both[1:2, 1:], one, rtol=1e-4, atol=1e-5)
 
 
+def test_activations_can_be_computed_again():
+    gradients = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        net = backbone(gate_init=0.5)
+        net.recompute = recompute
+        context = net.encode(torch.linspace(-1, 1, 320).view(2, 5, 32))
+        net.denoise(
+            torch.linspace(-1, 1, 256).view(2, 1, 4, 32), net.modulation(torch.rand(2, 1, 1)), context
+        ).sum().backward()
+        gradients.append([p.grad for p in net.parameters() if p.grad is not None])
+    torch.testing.assert_close(*gradients, rtol=0, atol=0)
+
+
 def test_a_selector_gives_each_token_its_time():
     net = backbone(gate_init=0.5)
     torch.nn.init.normal_(net.to_modulation.weight, std=0.1)

@@ -1,0 +1,184 @@
+"""Speed and memory of a training step: against a baseline frozen before tuning, the machine's limit and lerobot."""
+
+import dataclasses
+import itertools
+import math
+import multiprocessing
+import resource
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from ...data.batch import Batch, fake_batch
+from ...envs.metaworld_tasks import EMBODIMENT
+from ...policy.config import ModelConfig
+from ...policy.device import autocast
+from ...policy.fitting import Batches, Fitting, TrainConfig
+from ...policy.loss import Losses, objective
+from ...policy.model import Model
+from .frozen import FrozenBackbone
+from .model import fake_policy
+from .peers import SMALLEST, lerobot
+from .timing import Curves, alternating, console, draw_growth, machine, median, show
+
+TUNED, FROZEN, EVERY, RECOMPUTED = "as it is", "frozen baseline", "encoded for every draw", "activations recomputed"
+BATCHES, DRAWS = (16, 32, 64, 128), (1, 2, 4, 8)
+"""What the growth plot goes through."""
+
+
+class Rehearsal(Fitting[Model]):
+    """The whole update of a preset (loss, gradients, clipping, AdamW, averages) on one made-up batch.
+
+    arm: `TUNED`, or `FROZEN` (see frozen.py, with AdamW that is not fused), or `EVERY`, where the observation is
+    encoded anew for each noise draw, or `RECOMPUTED`, with activation checkpointing.
+    """
+
+    def __init__(self, config: ModelConfig, batch_size: int, arm: str = TUNED, device: str = "auto"):
+        super().__init__(TrainConfig(device=device, batch_size=batch_size))
+        self.policy = fake_policy(config, self.device)
+        model = self.policy.model.train()
+        model.backbone.recompute = arm == RECOMPUTED
+        if arm == FROZEN:
+            model.backbone = FrozenBackbone(model.backbone).to(self.device)  # type: ignore[assignment]
+        self.begin(model, [])
+        if arm == FROZEN:
+            self.optimizer = torch.optim.AdamW(self.parameters, lr=self.config.lr, foreach=True)
+        single = [{query: min(1, n)} for query, n in config.draws.items() for _ in range(math.ceil(n))]
+        draws = single if arm == EVERY else [config.draws]
+        plain = self.policy.transforms
+        self.transforms = [dataclasses.replace(plain, config=dataclasses.replace(config, draws=d)) for d in draws]
+        sizes = {"n_obs_steps": config.n_obs_steps, "horizon": config.horizon, "n_future": len(config.future)}
+        self.batch: Batch = fake_batch(self.policy.embodiment, size=batch_size, **sizes).to(self.device)
+
+    def losses(self, sources: Batches, generator: torch.Generator) -> Losses:
+        sentence = torch.zeros(len(self.batch), dtype=torch.int64, device=self.device)
+        with autocast(self.precision, self.device):
+            found = [objective(self.model, t, [(self.batch, sentence)], generator) for t in self.transforms]
+        return Losses(torch.stack([one.total for one in found]).sum(), found[0].parts)
+
+    def __call__(self) -> None:
+        """One update."""
+        self.update(itertools.repeat((self.batch,)))
+
+
+def bench_train(
+    config: ModelConfig,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    batch_size: int = 64,
+    rounds: int = 5,
+    growth: bool = True,
+    peer: str | None = None,
+    out: Path | str = "bench",
+) -> None:
+    """Samples a second of an update, arms in alternation, with the share of this machine's bf16 matmul rate; memory.
+
+    A sample is a distinct window; all arms take the same noise draws of it. Work is what `flop_counter` counts in one
+    update. threads: None leaves PyTorch's · growth: plot how the time grows with the batch and with noise draws ·
+    peer: an interpreter that has lerobot.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        arms = {arm: Rehearsal(config, batch_size, arm, device) for arm in (TUNED, FROZEN, EVERY)}
+        device = arms[TUNED].device
+        with FlopCounterMode(display=False) as counter:
+            arms[TUNED]()
+        work = dict.fromkeys(arms, float(counter.get_total_flops()))
+        counts = {arm: sum(p.numel() for p in run.parameters) for arm, run in arms.items()}
+        runs: dict[str, Callable[[], Any]] = dict(arms)
+        if peer:
+            deeper = _matched(config, _lerobot(peer, config, SMALLEST, batch_size, 0)["parameters"])
+            runs["as it is, deeper"] = other = Rehearsal(deeper, batch_size, device=device)
+            counts["as it is, deeper"] = sum(p.numel() for p in other.parameters)
+        times = alternating(runs, rounds, device)
+        rate = matmul_rate(device)
+        if peer:
+            for name, settings in (("lerobot Diffusion", {}), ("lerobot Diffusion, smallest UNet", SMALLEST)):
+                found = _lerobot(peer, config, settings, batch_size, rounds)
+                times[name], counts[name] = [1000 * s for s in found["seconds"]], found["parameters"]
+        took = median(times)
+        columns = {
+            "samples/s": {name: f"{1000 * batch_size / ms:.1f}" for name, ms in took.items()},
+            f"of {rate:.2f} bf16 TFLOP/s": {a: f"{work[a] / took[a] / 1e9 / rate:.0%}" for a in work},
+            "M parameters": {name: f"{n / 1e6:.1f}" for name, n in counts.items()},
+        }
+        show(f"train · {config.name}, {batch_size} samples", times, FROZEN, columns)
+        _show_memory(config, batch_size, device)
+        if growth:
+            _growth(config, device, Path(out) / "train.png")
+        console.print(machine(device), f"precision {arms[TUNED].precision}", f"{work[TUNED] / 1e9:.0f} GFLOP an update")
+    finally:
+        torch.set_num_threads(before)
+    print(f"ratio {took[FROZEN] / took[TUNED]:.2f}x")
+
+
+def matmul_rate(device: str) -> float:
+    """TFLOP/s of a 2048 x 2048 bf16 product."""
+    a = torch.randn(2048, 2048, device=device, dtype=torch.bfloat16)
+    took = median(alternating({"": lambda: a @ a}, 10, device))[""]
+    return 2 * 2048**3 / took / 1e9
+
+
+def _matched(config: ModelConfig, parameters: int) -> ModelConfig:
+    """The preset with as many layers as it takes to have that many parameters at least."""
+    for depth in itertools.count(config.backbone.depth):
+        deeper = dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, depth=depth))
+        if sum(p.numel() for p in fake_policy(deeper).model.parameters()) >= parameters:
+            return deeper
+    raise AssertionError
+
+
+def _lerobot(python: str, config: ModelConfig, settings: dict, batch_size: int, rounds: int) -> dict[str, Any]:
+    sizes = {"pixels": config.pixels, "state": EMBODIMENT.state_dim, "action": EMBODIMENT.action_dim}
+    asked = {"batch_size": batch_size, "horizon": config.horizon, "rounds": rounds, "settings": settings}
+    return lerobot(python, "train", torch.get_num_threads(), **sizes, **asked)
+
+
+def _growth(config: ModelConfig, device: str, file: Path) -> None:
+    panels: dict[str, Curves] = {}
+    total = sum(config.draws.values())
+    settings = {
+        "samples a batch": {size: (config, size) for size in BATCHES},
+        "noise draws a sample": {
+            n * total: (dataclasses.replace(config, draws={q: n * d for q, d in config.draws.items()}), 32)
+            for n in DRAWS
+        },
+    }
+    for what, points in settings.items():
+        panels[what] = {TUNED: {}, FROZEN: {}}
+        for at, (preset, size) in points.items():
+            times = alternating({arm: Rehearsal(preset, size, arm, device) for arm in panels[what]}, 3, device)
+            for arm, values in times.items():
+                panels[what][arm][at] = values
+    draw_growth(file, panels)
+
+
+def _show_memory(config: ModelConfig, batch_size: int, device: str) -> None:
+    """Peak memory of training, each arm in a process of its own, because a process does not give back its peak."""
+    found = {}
+    for arm in (TUNED, RECOMPUTED, FROZEN):
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            found[arm] = pool.apply(_peak, (config, batch_size, arm, device))
+    told = ", ".join(f"{arm} {peak / 2**20:,.0f} MiB" for arm, peak in found.items())
+    console.print(f"memory of training beyond an idle process: {told}")
+
+
+def _peak(config: ModelConfig, batch_size: int, arm: str, device: str) -> int:
+    """Bytes at the peak of two updates, beyond what the process had before."""
+    if device.startswith("cuda"):
+        run = Rehearsal(config, batch_size, arm, device)
+        run()
+        run()
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run = Rehearsal(config, batch_size, arm, device)
+    run()
+    run()
+    return unit * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
