@@ -34,9 +34,10 @@ class Comparison:
 
     arms: name → settings of `foreact train` for that arm, such as {model: joint/small, model.coupling: full} · tasks ·
     per_task: one policy for each task, not one for all · seeds: training seeds · data: sources as in `foreact train`,
-    where one without a path means the collected store; null for all of it · collect, train, eval: settings that all
-    arms share · baseline: the arm that the others are compared with · jobs: runs side by side, each with its share of
-    the cores.
+    where one without a path means the collected store; null for all of it · tokenizer: settings of `foreact train
+    model=tokenizer/kl` on that data, for the arms that say `tokenizer: true`; empty for none · collect, train, eval:
+    settings that all arms share · baseline: the arm that the others are compared with · jobs: runs side by side, each
+    with its share of the cores.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Comparison:
     out: str | None = None
     data: Any = None
     collect: dict[str, Any] = field(default_factory=dict)
+    tokenizer: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
     eval: dict[str, Any] = field(default_factory=dict)
     jobs: int = 1
@@ -57,10 +59,17 @@ class Comparison:
             raise UserError(f"comparison {self.name!r} needs at least one arm, task and seed")
         choose(self.baseline, self.arms, "baseline arm")
         positive("jobs", self.jobs)
+        without = [name for name, arm in self.arms.items() if arm.get("tokenizer") is True and not self.tokenizer]
+        if without:
+            raise UserError(f"comparison {self.name!r}: arms {without} take its tokenizer, and it has no `tokenizer:`")
 
     @property
     def folder(self) -> Path:
         return Path(self.out) if self.out else home() / f"compare-{self.name}"
+
+    @property
+    def tokenizer_run(self) -> str:
+        return str(self.folder / "data.tokenizer")
 
 
 def load(name: str, overrides: Sequence[str]) -> Comparison:
@@ -90,6 +99,9 @@ def compare(name: str, overrides: Sequence[str]) -> dict[str, Any]:
     if plan.collect:
         collect = {"tasks": list(plan.tasks), "out": str(plan.folder / "data"), **plan.collect}
         commands.collect(config_of("collect", as_overrides(collect)))
+    if plan.tokenizer:
+        settings = {"model": "tokenizer/kl", "data": _sources(plan, plan.data), "out": plan.tokenizer_run}
+        commands.train(config_of("train", as_overrides({**settings, **plan.tokenizer})))
     left = {run: settings for run, settings in asked.items() if not _is_done(plan.folder, *settings)}
     for number, run in enumerate(_carried_out(plan, left), start=len(asked) - len(left) + 1):
         say(f"{number}/{len(asked)} {_name(plan, run)}: done, {_score(_write(plan), run)}")
@@ -117,6 +129,8 @@ def _settings(plan: Comparison, arm: str, seed: int, tasks: tuple[str, ...]) -> 
     out = _out(plan, arm, seed, tasks)
     data = plan.arms[arm].get("data", plan.data)
     shared = {**plan.train, **plan.arms[arm], "data": _sources(plan, data), "seed": seed, "out": str(out)}
+    if shared.get("tokenizer") is True:
+        shared["tokenizer"] = plan.tokenizer_run
     evaluate = {"episodes": 20, "video": 2, **plan.eval, "tasks": list(tasks), "checkpoint": str(out)}
     evaluate["out"] = str(out / "eval")
     return shared, evaluate

@@ -1,6 +1,7 @@
 """The training of a policy: its data, its loss, and how well it looks."""
 
 import copy
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from .sentences import Sentences
 from .tokens.kl import Tokenizer
 from .transforms import Transforms, fit_scales
 from .validate import looking, told, validation_loss
+
+log = logging.getLogger(__name__)
 
 
 class Trainer(Fitting[Model]):
@@ -52,6 +55,7 @@ class Trainer(Fitting[Model]):
             self.policy = _new_policy(mixture, model, self.device, tokenizer, aligned=config.align > 0)
         else:
             self.policy = _continued(mixture, model, self.device, start)
+        _check_width(self.policy.model)
         # The policy holds the averaged weights, which act; `model` the ones that learn.
         network, besides = copy.deepcopy(self.policy.model).train(), {}
         network.backbone.recompute = config.recompute
@@ -117,6 +121,18 @@ def _check(store: Store, model: ModelConfig, config: TrainConfig) -> None:
                 f"model {model.name!r} takes {model.pixels} pixels, but camera {camera.name!r} of store "
                 f"{store.path} has {camera.height}; collect larger frames or set model.pixels={camera.height}"
             )
+
+
+def _check_width(model: Model) -> None:
+    """Warn of tokens whose noise cannot pass: what is not in the stream cannot be predicted, and samples stay noise."""
+    width = model.backbone.config.width
+    for name, shape in model.segments.items():
+        if (target := model.processes[name].target) != "x0" and shape.width > width:
+            log.warning(
+                "model %r predicts %s of %d numbers a token of %s through a stream of %d: %.0f %% or more of the noise "
+                "stays in samples; predict x0, or take smaller patches, latents (tokenizer=) or a wider backbone",
+                model.config.name, target, shape.width, name, width, 100 * (1 - width / shape.width),
+            )  # fmt: skip
 
 
 def _new_policy(

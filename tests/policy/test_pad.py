@@ -16,6 +16,7 @@ from foreact.policy.diffusion.solve import Schedule, solve
 from foreact.policy.diffusion.times import time_grid
 from foreact.policy.diffusion.variance import STEP, bound, log_variance, posterior
 from foreact.policy.model import Model
+from foreact.policy.trainer import Trainer
 
 from .test_model import FOLDER
 
@@ -125,9 +126,15 @@ def test_trains_and_tells_poses(store, pad, tmp_path, rule):
     assert not np.array_equal(poses, policy.act([seen], ["go left"], [(0, 0, 8)]))
 
 
-def test_targets_begin_one_stride_ahead(store, pad):
-    from foreact.policy.trainer import Trainer
+def test_noise_that_cannot_pass_is_told(store, pad, caplog):
+    Trainer(store, pad, SHORT)
+    assert "stays in samples" not in caplog.text
+    eps = dataclasses.replace(pad, future_process=dataclasses.replace(pad.future_process, target="eps"))
+    Trainer(store, eps, SHORT)
+    assert f"predicts eps of {eps.future_patch**2 * 6} numbers a token of future" in caplog.text
 
+
+def test_targets_begin_one_stride_ahead(store, pad):
     trainer = Trainer(store, pad, SHORT)
     with Store.open(store) as opened:
         state = torch.from_numpy(opened.read("state"))
