@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ...envs.errors import choose
+from ...envs.errors import UserError, choose
 
 
 def _render(config: Mapping[str, Any]) -> None:
@@ -26,6 +26,20 @@ def _act(config: Mapping[str, Any]) -> None:
     bench_act(_preset(config), peer=config["lerobot"], threads=config["threads"] or 1, **options)
 
 
+def _loader(config: Mapping[str, Any]) -> None:
+    from .loader import bench_loader
+
+    bench_loader(config["data"], peer=config["lerobot"], **_options(config, "pixels", "batch_size", "workers"))
+
+
+def _eval(config: Mapping[str, Any]) -> None:
+    from .rollouts import bench_eval
+
+    if config["checkpoint"] is None:
+        raise UserError("foreact bench eval needs checkpoint=RUN, a policy to roll out")
+    bench_eval(config["checkpoint"], config["tasks"], **_options(config, "episodes", "device"))
+
+
 def _preset(config: Mapping[str, Any]) -> Any:
     from ...policy.config import ModelConfig, build
 
@@ -40,6 +54,8 @@ BENCHES: dict[str, Callable[[Mapping[str, Any]], None]] = {
     "render": _render,
     "train": _train,
     "act": _act,
+    "loader": _loader,
+    "eval": _eval,
 }
 
 

@@ -48,7 +48,7 @@ def show(title: str, times: Times, baseline: str, columns: Mapping[str, Mapping[
 
     columns: heading → name → what stands there.
     """
-    table = Table("", unit, "middle half", f"speed, {baseline} = 1", *columns, title=title)
+    table = Table("", unit, "middle half", "speed", *columns, title=title, caption=f"speed: {baseline} = 1")
     middle = median(times)
     for name, values in times.items():
         low, high = np.percentile(values, [25, 75])
