@@ -18,6 +18,7 @@ from typing import IO
 import numpy as np
 
 from .lock import lock_file
+from .progress import told
 from .store import Store
 
 log = logging.getLogger(__name__)
@@ -101,7 +102,8 @@ def _write_frames(store: Store, name: str, older: np.ndarray | None, out: IO[byt
     row, dtype = store.row(name)
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (store.n_steps, *row)}
     np.lib.format.write_array_header_1_0(out, header)
-    for block in _blocks(0 if older is None else len(older), store.n_steps):
+    blocks = list(_blocks(0 if older is None else len(older), store.n_steps))
+    for block in told(blocks, f"decoding {name}"):
         if older is not None and block.start < len(older):
             frames = older[block.start : block.stop]
         else:

@@ -15,6 +15,7 @@ import numpy as np
 
 from .cache import fingerprint, user_folder
 from .lock import lock_file
+from .progress import told
 from .store import Store
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ def _fill(store: Store, source: str, file: Path, compute: Compute) -> None:
             done = 0 if older is None else len(older)
             if older is not None:
                 out.write(np.ascontiguousarray(older).data)
-            for start in range(done, store.n_steps, _BLOCK):
+            for start in told(range(done, store.n_steps, _BLOCK), f"{file.parent.name} of {source}"):
                 rows = slice(start, min(start + _BLOCK, store.n_steps))
                 out.write(np.ascontiguousarray(compute(store.read(source, rows))).data)
         temporary.replace(file)

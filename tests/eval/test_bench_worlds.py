@@ -1,0 +1,72 @@
+"""Benchmarks that read stores and roll out: both sides do the same work."""
+
+import dataclasses
+from importlib.resources import files
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from foreact import envs
+from foreact.data.dataset import Dataset
+from foreact.data.schema import fake_episode
+from foreact.data.store import Store
+from foreact.data.windows import Windows
+from foreact.envs.metaworld_tasks import CAMERA, EMBODIMENT
+from foreact.eval.bench import loader
+from foreact.eval.bench.model import fake_policy
+from foreact.eval.bench.rollouts import Drawn, bench_eval
+from foreact.policy.config import ModelConfig, build
+
+TINY = build(ModelConfig, yaml.safe_load(files("foreact.configs").joinpath("model/joint/tiny.yaml").read_text()))
+
+
+@pytest.fixture
+def store(tmp_path):
+    robot = dataclasses.replace(EMBODIMENT, cameras=(dataclasses.replace(CAMERA, height=16, width=16),))
+    with Store.create(tmp_path / "store", robot) as made:
+        for i in range(2):
+            made.append(fake_episode(robot, steps=14, seed=i, task="toy/a"))
+    return tmp_path / "store"
+
+
+def test_loader_reads_the_same_windows_faster(store, capsys, monkeypatch):
+    windows = Windows(n_obs_steps=2, horizon=16)
+    with Store.open(store) as opened:
+        first = Dataset(opened, windows).batch(np.array([3]))
+        plain = loader.PlainWindows(store.parent / "plain", opened, windows)[3]
+    for camera, frames in first.images.items():
+        assert torch.equal(plain[camera], frames[0])
+    assert first.state is not None
+    assert first.action is not None
+    assert torch.equal(plain["state"], first.state[0])
+    assert torch.equal(plain["action"], first.action[0])
+    monkeypatch.setattr(loader, "_torch", lambda dataset, size, workers: iter(lambda: None, 0))  # has its own tests
+    loader.bench_loader(store, batch_size=2, rounds=1, batches=2)
+    assert capsys.readouterr().out.strip().splitlines()[-1].startswith("ratio ")
+
+
+@pytest.mark.sim
+def test_both_loops_do_the_same(capsys):
+    policy = fake_policy(TINY)
+    bench_eval(policy, ["reach-v3"], episodes=2, rounds=1, max_steps=12)
+    out = capsys.readouterr().out
+    assert out.count("0 of 2") == 2
+    assert out.strip().splitlines()[-1].startswith("ratio ")
+
+
+@pytest.mark.sim
+def test_the_slow_loop_shows_the_policy_the_same():
+    camera = dataclasses.replace(CAMERA, height=24, width=24)
+    env, slow = envs.make("reach-v3", cameras=[camera]), Drawn("reach-v3", [camera], every=2)
+    seen, (theirs, _) = env.reset(seed=1000)[0], slow.reset(seed=1000)
+    for step in range(1, 4):
+        assert theirs["frame"].shape == (480, 480, 3)
+        if step % 2:
+            assert np.array_equal(theirs[camera.name], seen["images"][camera.name])
+        action = np.full(4, 0.5, np.float32)
+        env.advance(action)
+        seen, theirs = env.observe(), slow.step(action)[0]
+        assert np.allclose(slow.sim.data.qpos, env._sim.data.qpos)
+    env.close()
+    slow.close()
