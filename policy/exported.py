@@ -41,9 +41,9 @@ class Exported(Model):
             raise UserError(f"{', '.join(missing)}: not there; make it with: foreact export checkpoint={folder.parent}")
         self.sessions = {name: _session(file) for name, file in files.items()}
 
-    def encode(self, observation: Observation) -> Encoding:
+    def encode(self, observation: Observation, clean: Tensor | None = None) -> Encoding:
         if "encode" not in self.sessions or observation.state is None or observation.views is not None:
-            return super().encode(observation)
+            return super().encode(observation, clean)
         inputs = (observation.images, observation.state, observation.sentence)
         *layers, tokens = _run(self.sessions["encode"], inputs)
         depth = len(layers) // 2

@@ -72,14 +72,17 @@ class Model(Denoiser):
             self.mean_frame.copy_(images.mean(dim=(0, 2)).unsqueeze(1))
             self.frame_spread.copy_((images - self.mean_frame).std().clamp(min=1e-3))
 
-    def encode(self, observation: Observation) -> Encoding:
-        """What is observed, prepared once for all noise draws and solver steps."""
+    def encode(self, observation: Observation, clean: Tensor | None = None) -> Encoding:
+        """What is observed, prepared once for all noise draws and solver steps.
+
+        clean: the backbone's `clean_modulation`, for who has it already (`plan`).
+        """
         sentence = self.from_sentence(observation.sentence)
         if self.config.layout == "stacked":
             return Encoding(Context.empty(sentence), observation.beside, sentence, observation.views)
-        return Encoding(self._context(observation, sentence), observation.beside, views=observation.views)
+        return Encoding(self._context(observation, sentence, clean), observation.beside, views=observation.views)
 
-    def _context(self, observation: Observation, sentence: Tensor) -> Context:
+    def _context(self, observation: Observation, sentence: Tensor, clean: Tensor | None) -> Context:
         b, v, t = observation.images.shape[:3]
         images, position = observation.images, self.image_position.view(self.views, -1, self.image_position.shape[-1])
         views = list(observation.views or range(self.views))
@@ -93,4 +96,4 @@ class Model(Denoiser):
         if observation.state is not None:
             tokens.insert(1, self.from_state(observation.state) + self.state_position)
         where = context_positions(self.config, v, with_state=observation.state is not None)
-        return self.backbone.encode(torch.cat(tokens, dim=1), rotary=self.rotary([where], images))
+        return self.backbone.encode(torch.cat(tokens, dim=1), rotary=self.rotary([where], images), rows=clean)

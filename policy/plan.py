@@ -65,6 +65,14 @@ class Plans:
 
     def __init__(self):
         self._kept: dict[tuple, StepPlan] = {}
+        self._clean: tuple[tuple, Tensor] | None = None
+
+    def clean(self, model: Denoiser) -> Tensor:
+        """Modulation rows of observed tokens, whose time is always 0."""
+        version = model.backbone.modulation_version()
+        if self._clean is None or self._clean[0] != version:
+            self._clean = version, model.backbone.clean_modulation()
+        return self._clean[1]
 
     def of(self, model: Denoiser, segments: Mapping[str, Segment], encoding: Encoding, times: Times) -> StepPlan:
         """The plan of a query whose segments are these at the first evaluation."""

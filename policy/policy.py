@@ -155,10 +155,10 @@ class Policy:
             return {name: self._noise(name, [(*key, step + 1) for key in keys], len(seen.images)) for name in roles}
 
         start = Start(roles, noise, self._given(roles, given, seen, query), given.shown, fresh)
-        solver = self.config.solver
-        encode = partial(self.model.encode, seen)
+        solver, plans = self.config.solver, self._plans if self.config.solver.plan else None
+        encode = partial(self.model.encode, seen, clean=None if plans is None else plans.clean(self.model))
         encoding = encode if solver.cache is False else encode()
-        network = Network(self.model, solver, self._plans if solver.plan else None)
+        network = Network(self.model, solver, plans)
         found = sample(network, encoding, start, guidance=guidance)
         return self._answer(
             {name: found[name][:rows] for name in start.moving()}, {k: v[:rows] for k, v in seen.now.items()}

@@ -102,10 +102,14 @@ class Backbone(nn.Module):
         weights = [*self.time_mlp.parameters(), *self.to_modulation.parameters()]
         return tuple(0 if w.is_inference() else w._version for w in weights)  # inference tensors never change
 
-    def encode(self, x: Tensor, *, rotary: Tensor | None = None) -> Context:
-        """Run the context tokens x (B, M, D) through all layers at time 0."""
+    def clean_modulation(self) -> Tensor:
+        """Modulation rows (1, 1, 1, R, D) of context tokens, whose time is 0."""
+        return self.modulation(torch.zeros(1, 1, 1, device=self.to_modulation.weight.device))
+
+    def encode(self, x: Tensor, *, rotary: Tensor | None = None, rows: Tensor | None = None) -> Context:
+        """Run the context tokens x (B, M, D) through all layers. rows: `clean_modulation`, for who has it already."""
         x = _working(x).unsqueeze(1)  # (B, 1, M, D)
-        rows = self.modulation(torch.zeros(1, 1, 1, device=x.device))  # (1, 1, 1, R, D)
+        rows = self.clean_modulation() if rows is None else rows
         layers = []
         for i, block in enumerate(self.blocks):
             x, (k, v) = self._run(block, x, layer_modulation(rows, i), rotary=rotary)
