@@ -7,6 +7,8 @@ its first rows. Nothing here is part of the demonstrations: the folder can be de
 
 import hashlib
 import logging
+import os
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -57,7 +59,7 @@ def derived_rows(store: Store, source: str, name: str, mark: str, compute: Compu
         if not file.exists():
             log.info("computing %s of %d rows of %s into %s", name, store.n_steps, source, file)
             _fill(store, source, file, compute)
-            for old in folder.glob(f"{source.replace('/', '.')}-*.npy"):
+            for old in _files(folder, source):
                 if old != file:
                     old.unlink()
     return file
@@ -82,10 +84,16 @@ def _fill(store: Store, source: str, file: Path, compute: Compute) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def _files(folder: Path, source: str) -> list[Path]:
+    """The files of an array; those of a camera whose name begins with this one's are another's."""
+    name = re.escape(source.replace("/", "."))
+    return [file for file in folder.iterdir() if re.fullmatch(rf"{name}-\d+-[0-9a-f]+\.npy", file.name)]
+
+
 def _older(store: Store, source: str, file: Path) -> np.ndarray | None:
     """The rows of the same maker from when the store was shorter."""
     ends = store.episode_ends.tolist()
-    for old in file.parent.glob(f"{source.replace('/', '.')}-*.npy"):
+    for old in _files(file.parent, source):
         n_steps, mark = old.stem.rsplit("-", 2)[1:]
         if int(n_steps) in ends and fingerprint(store, ends.index(int(n_steps)) + 1) == mark:
             return np.load(old, mmap_mode="r")
@@ -99,7 +107,7 @@ def derived_vectors(store: Store, texts: Sequence[str], name: str, mark: str, co
     for text in texts:
         file = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.npy"
         if not file.exists():
-            draft = file.with_suffix(".partial")
+            draft = file.with_suffix(f".{os.getpid()}.partial")  # another process may be at the same sentence
             with draft.open("wb") as out:
                 np.save(out, compute([text])[0])
             draft.replace(file)

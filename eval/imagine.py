@@ -122,8 +122,8 @@ def _given(policy: Policy, batch: Batch, query: str) -> tuple[Given, Tensor]:
             shown[name] = known(role, shape, torch.Size((len(batch), 1)), generator)[:, 0]
             if name == "future":
                 cells = shape.restore(shown[name][..., None].expand(-1, -1, shape.width))[..., 0]
-                patch = config.patch(name)
-                cells = cells.repeat_interleave(patch, -2).repeat_interleave(patch, -1)
+                cell = config.cell(name)
+                cells = cells.repeat_interleave(cell, -2).repeat_interleave(cell, -1)
                 hidden = ~cells.transpose(1, 2)
     executed = None if batch.action_executed is None else batch.action_executed.numpy()
     future, depth = ({c: v.numpy() for c, v in d.items()} for d in (batch.future, batch.future_depth))

@@ -11,6 +11,7 @@ from .. import envs
 from ..data.demonstrate import Noise, demonstrate
 from ..data.store import Store
 from ..envs.errors import choose
+from ..envs.waypoints import Planner
 from ..policy import Policy
 
 HOLD = 16  # steps after success: the last foreseen frames are then real as well
@@ -28,7 +29,8 @@ def record(policy: Policy, task: str, episodes: int, path: Path, *, driver: str 
         begun = path.exists()
         with Store.open(path, "a") if begun else Store.create(path, env.embodiment, privileged=False) as store:
             for i in range(seed + len(store), seed + episodes):
-                act = Driver(policy, env.task.instruction, i) if driver == "policy" else None
+                kind = PoseDriver if policy.poses else Driver
+                act = kind(policy, env.task.instruction, i) if driver == "policy" else None
                 options: dict[str, Any] = {"noise": Noise(std=0.0), "hold": HOLD, "keep_failures": True}
                 episode = demonstrate(env, i, act=act, source=driver, **options)
                 assert episode is not None
@@ -56,6 +58,28 @@ class Driver:
             self.chunk = self.policy.act([_stack(list(self.history))], [self.instruction], [key])[0]
         self.step += 1
         return self.chunk[place]
+
+
+class PoseDriver:
+    """A policy of poses as a function of one observation: a planner drives to a pose, then comes the next look."""
+
+    def __init__(self, policy: Policy, instruction: str, seed: int):
+        self.policy, self.instruction, self.seed = policy, instruction, seed
+        self.planner = Planner(policy.embodiment)
+        self.poses: deque[np.ndarray] = deque()
+        self.step, self.reached = 0, True
+
+    def __call__(self, observation: dict[str, Any]) -> np.ndarray:
+        if self.reached:
+            if self.poses:
+                self.poses.popleft()
+            if not self.poses:
+                chunk = self.policy.act([_stack([observation])], [self.instruction], [(self.seed, self.step)])[0]
+                self.poses.extend(chunk[: self.policy.n_action_steps])
+            self.planner.aim()
+        action, self.reached = self.planner.step(observation["state"], self.poses[0])
+        self.step += 1
+        return action
 
 
 def _stack(history: list[dict[str, Any]]) -> dict[str, Any]:

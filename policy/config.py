@@ -102,7 +102,8 @@ class ModelConfig:
     the time. coupling: which denoised segment sees which (`segments.COUPLINGS`). times: 'independent' draws a time for
     each segment, 'shared' one for all, from the first one's law. own_final: a final modulation for each segment.
     draws: noise draws of each query per encoded observation in training; a number below 1 draws once for that share
-    of the batch. Query 'continue' observes the first 1 to horizon/2 actions, which real-time chunking needs.
+    of the batch, and 0 leaves the query out. Query 'continue' observes the first 1 to horizon/2 actions, which
+    real-time chunking needs.
     """
 
     name: str
@@ -148,11 +149,12 @@ class ModelConfig:
             raise UserError(
                 f"n_action_steps {self.n_action_steps} > horizon {self.horizon}: a chunk has no more actions"
             )
+        object.__setattr__(self, "draws", {query: n for query, n in self.draws.items() if n != 0})
         if not self.draws:
             raise UserError("draws is empty: name at least one query to train, for example {policy: 4}")
         for query, count in self.draws.items():
             choose(query, QUERIES, "query")
-            if count <= 0 or (count > 1 and count % 1):
+            if count < 0 or (count > 1 and count % 1):
                 raise UserError(f"draws of {query} must be a share of the batch up to 1 or a whole number, got {count}")
             self._check_query(query)
         if any(step < 1 for step in self.future):
@@ -221,6 +223,7 @@ class ModelConfig:
 def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     """Make the dataclass `cls` from a mapping, nested ones included; lists become tuples where the field is one.
 
+    Where a field that is a dataclass itself has a default, a mapping changes that default and keeps the rest of it.
     Raises `UserError` on an unknown or missing key or a wrong type, naming the key's path.
     """
     hints = typing.get_type_hints(cls)
@@ -235,7 +238,17 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     ]
     if missing:
         raise UserError(f"{where} lacks {', '.join(missing)}")
-    return cls(**{key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()})
+    return cls(
+        **{key: _convert(hints[key], _over(fields[key], value), f"{where}.{key}") for key, value in values.items()}
+    )
+
+
+def _over(field: dataclasses.Field, value: Any) -> Any:
+    """A mapping's keys over those of the field's default."""
+    default = None if field.default_factory is dataclasses.MISSING else field.default_factory()
+    if dataclasses.is_dataclass(default) and not isinstance(default, type) and isinstance(value, Mapping):
+        return {**{f.name: getattr(default, f.name) for f in dataclasses.fields(default)}, **value}
+    return value
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

@@ -14,7 +14,9 @@ from ...policy.sentences import Sentences
 from ...policy.transforms import Transforms
 
 
-def fake_policy(config: ModelConfig, device: str = "cpu", *, cameras: int | None = None) -> Policy:
+def fake_policy(
+    config: ModelConfig, device: str = "cpu", *, cameras: int | None = None, sentence: str = "go"
+) -> Policy:
     """An untrained policy of that preset for the Metaworld arm, seen by so many cameras (None: its own)."""
     rng = np.random.default_rng(0)
     sizes = {"state": EMBODIMENT.state_dim, "action": EMBODIMENT.action_dim, "privileged": EMBODIMENT.privileged_dim}
@@ -30,4 +32,4 @@ def fake_policy(config: ModelConfig, device: str = "cpu", *, cameras: int | None
     torch.manual_seed(0)
     model = Model(config, embodiment, 1)
     transforms = Transforms(config, embodiment, normalizers, tokenizer=model.tokenizer)
-    return Policy(model, transforms, Sentences("table", ("go",)), ["x/go"], device)
+    return Policy(model, transforms, Sentences("table", (sentence,)), ["x/go"], device)

@@ -24,7 +24,7 @@ TINY = build(ModelConfig, yaml.safe_load(files("foreact.configs").joinpath("mode
 @pytest.fixture
 def store(tmp_path):
     robot = dataclasses.replace(EMBODIMENT, cameras=(dataclasses.replace(CAMERA, height=16, width=16),))
-    with Store.create(tmp_path / "store", robot) as made:
+    with Store.create(tmp_path / "store", robot, privileged=False) as made:
         for i in range(2):
             made.append(fake_episode(robot, steps=14, seed=i, task="toy/a"))
     return tmp_path / "store"
@@ -48,7 +48,7 @@ def test_loader_reads_the_same_windows_faster(store, capsys, monkeypatch):
 
 @pytest.mark.sim
 def test_both_loops_do_the_same(capsys):
-    policy = fake_policy(TINY)
+    policy = fake_policy(TINY, sentence=envs.task("reach-v3").instruction)
     bench_eval(policy, ["reach-v3"], episodes=2, rounds=1, max_steps=12)
     out = capsys.readouterr().out
     assert out.count("0 of 2") == 2

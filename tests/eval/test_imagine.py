@@ -1,15 +1,18 @@
 import json
+from importlib.resources import files
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from foreact.data.schema import fake_episode
 from foreact.data.store import Store
 from foreact.data.video import read_video
 from foreact.envs.errors import UserError
+from foreact.eval.bench.model import fake_policy
 from foreact.eval.imagine import imagine
 from foreact.eval.pictures import Score, moving, psnr, r_squared, ssim
-from foreact.eval.recording import Driver
+from foreact.eval.recording import Driver, PoseDriver
 from foreact.eval.storyboard import Look, write_storyboard
 from foreact.policy import ModelConfig, TrainConfig, load_policy, train
 from foreact.policy.config import build
@@ -160,3 +163,26 @@ def test_storyboard_runs_all_episodes_side_by_side(tmp_path):
     film = read_video(write_storyboard(tmp_path / "x.mp4", boards, title="joint"))
     assert len(film) == 5 + 8
     assert (tmp_path / "x.png").exists()
+
+
+def test_poses_are_driven_to_by_a_planner(monkeypatch):
+    asked = []
+
+    def act(observations, instructions, keys):
+        asked.append((keys[0], observations[0]["state"][0, :3]))
+        return np.array([[[0.1, 0.6, 0.2, 1.0], [0.12, 0.6, 0.2, 1.0], [9, 9, 9, 1.0]]], np.float32)
+
+    tiny = yaml.safe_load(files("foreact.configs").joinpath("model/joint/tiny.yaml").read_text())
+    policy = fake_policy(build(ModelConfig, {**tiny, "n_action_steps": 2}))
+    monkeypatch.setattr(policy, "act", act)
+    driver = PoseDriver(policy, "go", 7)
+    state = np.array([0.0, 0.6, 0.2, 1.0], np.float32)
+    for _ in range(40):
+        action = driver({"state": state, "images": {}})
+        assert np.abs(action).max() <= 1
+        state = state + 0.01 * np.concatenate([action[:3], [0]]).astype(np.float32)
+    assert asked[0][0] == (7, 0)
+    (seed, step), where = asked[1]
+    assert seed == 7
+    assert step > 10
+    assert np.allclose(where, [0.12, 0.6, 0.2], atol=0.006)

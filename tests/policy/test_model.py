@@ -283,3 +283,16 @@ def build_backbone():
     from foreact.policy.nn.backbone import BackboneConfig
 
     return BackboneConfig(width=32, depth=2, heads=2)
+
+
+def test_a_setting_of_a_process_keeps_the_rest_of_its_default():
+    values = yaml.safe_load((FOLDER / "joint" / "tiny.yaml").read_text())
+    plain = build(ModelConfig, values)
+    lighter = build(ModelConfig, {**values, "future_process": {"weight": 0.5}})
+    assert lighter.future_process == dataclasses.replace(plain.future_process, weight=0.5)
+    assert lighter.future_process.target == "x0"
+
+
+def test_no_draws_leave_a_query_out():
+    values = yaml.safe_load((FOLDER / "joint" / "tiny.yaml").read_text())
+    assert build(ModelConfig, {**values, "draws": {"policy": 3, "continue": 0, "joint": 0}}).draws == {"policy": 3}
