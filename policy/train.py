@@ -166,8 +166,8 @@ class _Interrupts:
                 break
         return self
 
-    def _ask(self, *_: Any) -> None:
-        if self.asked:
+    def _ask(self, number: int, _: Any) -> None:
+        if self.asked and number == signal.SIGINT:  # SIGTERM after a first Ctrl-C comes from who started this process
             raise KeyboardInterrupt
         self.asked = True
 

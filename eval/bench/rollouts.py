@@ -69,7 +69,8 @@ def like_lerobot(actor: PolicyActor, task: str, seeds: Sequence[int], first: int
     """Success of one task's episodes: a process for each, one batch, all in step until the last is done."""
     cameras, every = actor.policy.embodiment.cameras, actor.steps
     make = partial(Drawn, task, cameras, every)
-    vector = gymnasium.vector.AsyncVectorEnv([make] * len(seeds))
+    # not a fork: torch's threads do not survive one
+    vector = gymnasium.vector.AsyncVectorEnv([make] * len(seeds), context="spawn")
     try:
         seen, _ = vector.reset(seed=list(seeds))
         done, succeeded = np.zeros(len(seeds), bool), np.zeros(len(seeds), bool)
@@ -132,5 +133,5 @@ def bench_eval(
         "success": {name: f"{n} of {total}" for name, n in success.items()},
     }
     show(f"eval · {len(names)} tasks, {episodes} episodes of each at a time", times, LIKE_LEROBOT, columns, unit="s")
-    console.print(machine(device))
+    console.print(machine(str(getattr(actor.policy, "device", "cpu"))))
     print(f"ratio {np.median(times[LIKE_LEROBOT]) / np.median(times[OURS]):.1f}x")
