@@ -62,7 +62,7 @@ class FrozenBackbone(nn.Module):
         rows = self.to_modulation(F.silu(embedded if condition is None else embedded + condition))
         return rows.unflatten(-1, (-1, self.config.width))
 
-    def encode(self, x: Tensor, *, rotary: None = None, rows: None = None) -> Context:
+    def encode(self, x: Tensor, *, rotary: None = None, rows: Tensor | None = None) -> Context:
         x = x.unsqueeze(1)
         rows = self.modulation(torch.zeros(1, 1, 1, device=x.device))
         layers = []
