@@ -139,6 +139,8 @@ class Fitting(Generic[Network]):
         if not bool(torch.isfinite(norm)):
             raise NotFinite(self.step, parts[-1])
         self.optimizer.step()
+        # a fused step does not count as a change, and what was made of the old weights (`nn.linear`, `plan`) would stay
+        torch.autograd.graph.increment_version(self.parameters)
         self.optimizer.zero_grad()
         self.ema.update(self.model)
         self.step += 1

@@ -21,7 +21,7 @@ from ...policy.policy import Policy
 from ...policy.segments import QUERIES
 from ...policy.tokens.images import ImageConfig
 from .model import fake_policy
-from .peers import SMALLEST, lerobot
+from .peers import SMALLEST, check_peer, lerobot
 from .timing import Curves, Times, alternating, console, draw_growth, machine, median, milliseconds, show
 
 TUNED, PLAIN, BLIND = "as it is", "no cache, no plan", "actions alone"
@@ -57,6 +57,7 @@ def bench_act(
     control steps. threads: None leaves PyTorch's · growth: plot it · peer: an interpreter that has lerobot.
     """
     device = resolve_device(device)
+    check_peer(peer, device)
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:

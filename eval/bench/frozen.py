@@ -2,13 +2,15 @@
 
 Do not improve it. It takes the weights of `Backbone` and computes the same function, but for GELU's approximation:
 `scaled_dot_product_attention` over the context copied for every noise draw, the residual stream in float32 under
-autocast, the final norm with its own arithmetic. Nothing of policy/nn is used, so tuning there leaves it alone.
+autocast, the final norm with its own arithmetic. Of policy/nn it takes the features of times and a container, so tuning
+there leaves it alone.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...envs.errors import UserError
 from ...policy.nn.backbone import Backbone, Context, sinusoid
 
 
@@ -49,7 +51,9 @@ class FrozenBackbone(nn.Module):
         super().__init__()
         config = self.config = tuned.config
         if config.positions == "rotary":
-            raise ValueError("the frozen baseline adds its positions, it does not turn keys")
+            raise UserError(
+                "the frozen baseline of bench train adds its positions; take a preset that does not turn keys"
+            )
         sizes = config.width, config.heads, config.mlp_ratio
         self.blocks = nn.ModuleList(FrozenBlock(*sizes, qk_norm=config.qk_norm) for _ in range(config.depth))
         d = config.width

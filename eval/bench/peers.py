@@ -11,6 +11,12 @@ SMALLEST = {"down_dims": [32, 64, 128]}
 """Of lerobot's Diffusion policy: the smallest UNet. Its image encoder alone has 11 M parameters."""
 
 
+def check_peer(peer: str | None, device: str) -> None:
+    """`UserError` where the two sides would not run on the same device."""
+    if peer and device != "cpu":
+        raise UserError(f"lerobot={peer} is timed on the CPU, and this bench runs on {device}; add device=cpu")
+
+
 def lerobot(python: str, what: str, threads: int, **asked: Any) -> dict[str, Any]:
     """What lerobot does, timed by `lerobot_side.py` in that interpreter. Raises `UserError` with its last words."""
     file = Path(__file__).with_name("lerobot_side.py")

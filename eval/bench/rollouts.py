@@ -1,6 +1,5 @@
 """Episodes a minute: our evaluation against a loop like lerobot's, with the same policy and the same seeds."""
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -113,7 +112,6 @@ def bench_eval(
     if not isinstance(actor, PolicyActor) or actor.policy.n_obs_steps != 1 or actor.poses:
         raise UserError(f"bench eval takes a checkpoint that sees one frame and tells actions, not {policy}")
     names = [envs.resolve(task) for task in tasks or actor.policy.tasks]
-    actor = dataclasses.replace(actor, batch_shape=actor.batch_shape or 4)
     times: dict[str, list[float]] = {OURS: [], LIKE_LEROBOT: []}
     success = {OURS: 0, LIKE_LEROBOT: 0}
     for first in range(seed, seed + rounds * episodes, episodes):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import math
 import multiprocessing
 import resource
 import sys
@@ -16,16 +15,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from ...data.batch import Batch, fake_batch
 from ...envs.metaworld_tasks import EMBODIMENT
 from ...policy.config import ModelConfig
-from ...policy.device import autocast
+from ...policy.device import autocast, resolve_device
 from ...policy.fitting import Batches, Fitting, TrainConfig
 from ...policy.loss import Losses, objective
 from ...policy.model import Model
 from .frozen import FrozenBackbone
 from .model import fake_policy
-from .peers import SMALLEST, lerobot
+from .peers import SMALLEST, check_peer, lerobot
 from .timing import Curves, alternating, console, draw_growth, machine, median, show
 
-TUNED, FROZEN, EVERY, RECOMPUTED = "as it is", "frozen baseline", "encoded for every draw", "activations recomputed"
+TUNED, FROZEN, RECOMPUTED = "as it is", "frozen baseline", "activations recomputed"
 BATCHES, DRAWS = (16, 32, 64, 128), (1, 2, 4, 8)
 """What the growth plot goes through."""
 
@@ -33,8 +32,8 @@ BATCHES, DRAWS = (16, 32, 64, 128), (1, 2, 4, 8)
 class Rehearsal(Fitting[Model]):
     """The whole update of a preset (loss, gradients, clipping, AdamW, averages) on one made-up batch.
 
-    arm: `TUNED`, or `FROZEN` (see frozen.py, with AdamW that is not fused), or `EVERY`, where the observation is
-    encoded anew for each noise draw, or `RECOMPUTED`, with activation checkpointing.
+    arm: `TUNED`, or `FROZEN` (see frozen.py, with AdamW that is not fused), or `RECOMPUTED`, with activation
+    checkpointing.
     """
 
     def __init__(self, config: ModelConfig, batch_size: int, arm: str = TUNED, device: str = "auto"):
@@ -47,18 +46,13 @@ class Rehearsal(Fitting[Model]):
         self.begin(model, [])
         if arm == FROZEN:
             self.optimizer = torch.optim.AdamW(self.parameters, lr=self.config.lr, foreach=True)
-        single = [{query: min(1, n)} for query, n in config.draws.items() for _ in range(math.ceil(n))]
-        draws = single if arm == EVERY else [config.draws]
-        plain = self.policy.transforms
-        self.transforms = [dataclasses.replace(plain, config=dataclasses.replace(config, draws=d)) for d in draws]
         sizes = {"n_obs_steps": config.n_obs_steps, "horizon": config.horizon, "n_future": len(config.future)}
         self.batch: Batch = fake_batch(self.policy.embodiment, size=batch_size, **sizes).to(self.device)
 
     def losses(self, sources: Batches, generator: torch.Generator) -> Losses:
         sentence = torch.zeros(len(self.batch), dtype=torch.int64, device=self.device)
         with autocast(self.precision, self.device):
-            found = [objective(self.model, t, [(self.batch, sentence)], generator) for t in self.transforms]
-        return Losses(torch.stack([one.total for one in found]).sum(), found[0].parts)
+            return objective(self.model, self.policy.transforms, [(self.batch, sentence)], generator)
 
     def __call__(self) -> None:
         """One update."""
@@ -82,11 +76,12 @@ def bench_train(
     update. threads: None leaves PyTorch's · growth: plot how the time grows with the batch and with noise draws ·
     peer: an interpreter that has lerobot.
     """
+    device = resolve_device(device)
+    check_peer(peer, device)
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
-        arms = {arm: Rehearsal(config, batch_size, arm, device) for arm in (TUNED, FROZEN, EVERY)}
-        device = arms[TUNED].device
+        arms = {arm: Rehearsal(config, batch_size, arm, device) for arm in (TUNED, FROZEN)}
         with FlopCounterMode(display=False) as counter:
             arms[TUNED]()
         work = dict.fromkeys(arms, float(counter.get_total_flops()))
@@ -176,9 +171,16 @@ def _peak(config: ModelConfig, batch_size: int, arm: str, device: str) -> int:
         run()
         run()
         return torch.cuda.max_memory_allocated()
-    unit = 1 if sys.platform == "darwin" else 1024
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _resident_peak()
     run = Rehearsal(config, batch_size, arm, device)
     run()
     run()
-    return unit * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    return _resident_peak() - before
+
+
+def _resident_peak() -> int:
+    """Bytes. Where Linux tells, from the process itself: `getrusage` begins with the peak of the parent there."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        return 1024 * int(next(line for line in status.read_text().splitlines() if "VmHWM" in line).split()[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

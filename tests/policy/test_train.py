@@ -64,6 +64,18 @@ def test_mean_frames_travel_with_the_checkpoint(store, small, tmp_path):
     assert model.frame_spread.item() == pytest.approx(frames.std().item(), rel=0.1)
 
 
+def test_inference_after_an_update_uses_the_new_weights(store, small):
+    """A fused optimiser step leaves PyTorch's count of changes as it was."""
+    trainer = Trainer(store, small, SHORT)
+    layer, x = trainer.model.from_state, torch.randn(2, trainer.model.from_state.in_features)
+    with torch.no_grad():
+        before = layer(x)
+    trainer.update(trainer.batches())
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias))
+        assert not torch.equal(layer(x), before)
+
+
 def test_accumulation_draws_the_same_samples(store, small):
     trainer = Trainer(store, small, dataclasses.replace(SHORT, accumulate=2))
     assert trainer.update(trainer.batches())["loss"] > 0
