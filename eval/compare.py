@@ -1,16 +1,16 @@
-"""Arms compared on identical evaluation seeds: paired intervals over training seeds and episodes, table and plot."""
+"""Arms compared on identical evaluation seeds: paired intervals, table and plot."""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from ..envs.errors import UserError
 from .journal import write_json
-from .metrics import bootstrap, task_weights, weighted_mean
+from .paired import Outcomes, Spread, interval
 
 Episodes = dict[str, list[dict[str, Any]]]  # task → its episodes, as results.json holds them
 MINUTES = "minutes.json"
@@ -25,63 +25,63 @@ class Arm:
     runs: dict[int, Episodes]
     minutes: dict[int, float]
 
-    def outcomes(self, seed: int) -> dict[str, np.ndarray]:
-        """Task → success of each episode, in the order of evaluation seeds."""
-        return {task: np.array([float(e["success"]) for e in rows]) for task, rows in self.runs[seed].items()}
+    @property
+    def episodes(self) -> list[tuple[str, int]]:
+        """Task and evaluation seed of each episode, of which all training seeds have the same."""
+        met = {seed: [(t, e["seed"]) for t, rows in run.items() for e in rows] for seed, run in self.runs.items()}
+        first = next(iter(met))
+        for seed, episodes in met.items():
+            if episodes != met[first]:
+                _refuse(f"training seeds {first} and {seed} of arm {self.name!r}")
+        return met[first]
+
+    @property
+    def outcomes(self) -> Outcomes:
+        """Success of the networks, in the order of training seeds."""
+        rows = [[float(e["success"]) for rows in self.runs[s].values() for e in rows] for s in sorted(self.runs)]
+        return Outcomes(np.array(rows), np.array([task for task, _ in self.episodes]))
 
 
-def difference(a: Arm, b: Arm, *, draws: int = 4000, level: float = 0.95) -> dict[str, Any]:
-    """Success of arm a less that of arm b, over the training seeds that both have, with a paired bootstrap interval.
-
-    Each draw resamples training seeds, and within each and every task the episodes; both arms take the same ones, so
-    what makes an episode hard for both does not widen the interval. Raises `UserError` on other evaluation seeds.
-    """
-    seeds = sorted(a.runs.keys() & b.runs.keys())
-    if not seeds:
-        return {"difference": None, "ci95": None, "seeds": 0}
-    rng = np.random.default_rng(0)
-    deltas = [_paired(a, b, seed) for seed in seeds]  # one array for each task
-    mean = float(np.mean([np.mean([d.mean() for d in tasks]) for tasks in deltas]))
-    found = np.empty(draws)
-    for i in range(draws):
-        chosen = [deltas[k] for k in rng.integers(len(deltas), size=len(deltas))]
-        found[i] = np.mean([np.mean([d[rng.integers(len(d), size=len(d))].mean() for d in tasks]) for tasks in chosen])
-    low, high = np.percentile(found, [50 * (1 - level), 50 * (1 + level)])
-    return {"difference": mean, "ci95": [float(low), float(high)], "seeds": len(seeds)}
+def _refuse(who: str) -> NoReturn:
+    raise UserError(
+        f"{who} were evaluated on other tasks or seeds: give both the same eval settings and run the comparison again"
+    )
 
 
-def _paired(a: Arm, b: Arm, seed: int) -> list[np.ndarray]:
-    def seeds_of(arm: Arm) -> dict[str, list[int]]:
-        return {task: [e["seed"] for e in rows] for task, rows in arm.runs[seed].items()}
-
-    if seeds_of(a) != seeds_of(b):
-        raise UserError(
-            f"arms {a.name!r} and {b.name!r} were evaluated on other tasks or seeds (training seed {seed}): "
-            "give both the same eval settings and run the comparison again"
-        )
-    x, y = a.outcomes(seed), b.outcomes(seed)
-    return [x[task] - y[task] for task in x]
+def difference(a: Arm, b: Arm, spread: Spread) -> dict[str, Any]:
+    """Success of arm a less that of arm b, paired by episode: what is hard for both does not widen the interval."""
+    x, y = a.outcomes, b.outcomes
+    found = interval(x.success.mean(0) - y.success.mean(0), x.task, 1 / len(x.success) + 1 / len(y.success), spread)
+    return {"difference": float(x.rates.mean() - y.rates.mean()), "ci95": found}
 
 
 def summarise(arms: Sequence[Arm], baseline: str) -> dict[str, Any]:
-    """One row for each arm: success over its training seeds with its interval, by task, and against the baseline."""
-    base = next(arm for arm in arms if arm.name == baseline)
+    """One row for each arm: success over its training seeds with its interval, by task, and against the baseline.
+
+    Raises `UserError` where arms were evaluated on other tasks or seeds.
+    """
+    arms = [arm for arm in arms if arm.runs]
+    for arm in arms:
+        if arm.episodes != arms[0].episodes:
+            _refuse(f"arms {arms[0].name!r} and {arm.name!r}")
+    base = next((arm for arm in arms if arm.name == baseline), None)
+    spread = Spread.of([arm.outcomes for arm in arms])
     rows = {}
     for arm in arms:
-        if not arm.runs:
-            continue
-        outcomes = [arm.outcomes(seed) for seed in sorted(arm.runs)]
-        weights = task_weights(list(outcomes[0]))
+        found = arm.outcomes
+        low, high = interval(found.success.mean(0), found.task, 1 / len(found.success), spread)
         rows[arm.name] = {
-            "success": float(np.mean([weighted_mean(o, weights) for o in outcomes])),
-            "ci95": list(bootstrap(outcomes, weights)),
-            "per_task": {task: float(np.mean([o[task].mean() for o in outcomes])) for task in weights},
-            "per_seed": {seed: weighted_mean(arm.outcomes(seed), weights) for seed in sorted(arm.runs)},
-            "episodes": sum(len(o[task]) for o in outcomes for task in weights),
+            "success": float(found.rates.mean()),
+            "ci95": [max(0.0, low), min(1.0, high)],
+            "per_task": {
+                t: float(found.success[:, found.task == t].mean()) for t in dict.fromkeys(found.task.tolist())
+            },
+            "per_seed": dict(zip(sorted(arm.runs), found.rates.tolist(), strict=True)),
+            "episodes": found.success.size,
             "minutes": float(np.mean(list(arm.minutes.values()))) if arm.minutes else None,
-            "against": None if arm is base else difference(arm, base),
+            "against": None if base is None or arm is base else difference(arm, base, spread),
         }
-    return {"baseline": baseline, "arms": rows}
+    return {"baseline": baseline, "arms": rows, "spread": asdict(spread)}
 
 
 def table(summary: Mapping[str, Any]) -> str:
@@ -106,12 +106,23 @@ def table(summary: Mapping[str, Any]) -> str:
             )
             + " |"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", _how(summary["spread"])]) + "\n"
 
 
-def _interval(value: float | None, ci95: Sequence[float] | None, *, sign: bool = False) -> str:
-    if value is None or ci95 is None:
-        return "no training seed in common"
+def _how(spread: Mapping[str, Any]) -> str:
+    if not spread["degrees"]:
+        return (
+            "Intervals: 95 %, over episodes alone. With one training seed an arm they say how these networks differ, "
+            "not how the recipes do."
+        )
+    points = 100 * spread["networks"] ** 0.5
+    return (
+        f"Intervals: 95 %, Student's t over training seeds and episodes. Networks of one arm lie {points:.1f} points "
+        f"apart (standard deviation between training seeds, {spread['degrees']} degrees of freedom over all arms)."
+    )
+
+
+def _interval(value: float, ci95: Sequence[float], *, sign: bool = False) -> str:
     plus = "+" if sign else ""
     return f"{100 * value:{plus}.0f} [{100 * ci95[0]:{plus}.0f}, {100 * ci95[1]:{plus}.0f}]"
 
@@ -140,7 +151,7 @@ def draw(summary: Mapping[str, Any], path: Path) -> None:
         left.plot([100 * low, 100 * high], [y, y], color="#08519c", lw=2)
         for task, value in row["per_task"].items():
             left.plot(100 * value, y, ".", color="#636363", ms=4, label=task)
-        if row["against"] and row["against"]["ci95"]:
+        if row["against"]:
             low, high = row["against"]["ci95"]
             right.plot([100 * low, 100 * high], [y, y], color="#08519c", lw=2)
             right.plot(100 * row["against"]["difference"], y, "o", color="#08519c")

@@ -47,29 +47,21 @@ def weighted_mean(outcomes: Outcomes, weights: Mapping[str, float]) -> float:
 
 
 def bootstrap(
-    runs: Sequence[Outcomes],
-    weights: Mapping[str, float],
-    *,
-    level: float = 0.95,
-    draws: int = 4000,
-    seed: int = 0,
+    outcomes: Outcomes, weights: Mapping[str, float], *, level: float = 0.95, draws: int = 4000, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile interval of the mean over runs of `weighted_mean`.
+    """Percentile interval of `weighted_mean`. Each draw resamples the episodes within each task.
 
-    runs: outcomes of one or more training seeds. Each draw resamples the runs, then within each run and task
-    the episodes. Wilson's interval stands in for one task of one run, and where all episodes ended alike:
-    there a bootstrap has width 0, which claims too much.
+    Wilson's interval stands in for a single task, and where all episodes ended alike: there a bootstrap has width 0,
+    which claims too much.
     """
-    pooled = np.concatenate([np.zeros(0), *(np.asarray(run[task], float) for run in runs for task in weights)])
-    if len(set(pooled)) < 2 or (len(runs) == 1 and len(weights) == 1):
+    pooled = np.concatenate([np.zeros(0), *(np.asarray(outcomes[task], float) for task in weights)])
+    if len(set(pooled)) < 2 or len(weights) == 1:
         return wilson(int(pooled.sum()), len(pooled), level)
     rng = np.random.default_rng(seed)
     # n draws with replacement from 0/1 outcomes sum to a binomial number.
-    sizes = np.array([[len(run[task]) for task in weights] for run in runs])  # (R, tasks)
-    rates = np.array([[np.mean(run[task]) for task in weights] for run in runs])
-    picked = rng.integers(len(runs), size=(draws, len(runs)))  # (draws, R)
-    resampled = rng.binomial(sizes[picked], rates[picked]) / sizes[picked]  # (draws, R, tasks)
-    values = (resampled @ np.array(list(weights.values()))).mean(1)
+    sizes = np.array([len(outcomes[task]) for task in weights])
+    rates = np.array([np.mean(outcomes[task]) for task in weights])
+    values = rng.binomial(sizes, rates, (draws, len(sizes))) / sizes @ np.array(list(weights.values()))
     low, high = np.percentile(values, [50 * (1 - level), 50 * (1 + level)])
     return float(low), float(high)
 
@@ -100,10 +92,10 @@ def summarise(records: Sequence[Mapping[str, Any]], groups: Mapping[str, str]) -
     return {
         "per_task": {task: _rate(outcomes[task]) | {"episodes": rows} for task, rows in episodes.items()},
         "task_mean": mean(by_task),
-        "task_mean_ci95": list(bootstrap([outcomes], by_task)),
+        "task_mean_ci95": list(bootstrap(outcomes, by_task)),
         "groups": {name: _group(outcomes, group_of, name) for name in sorted(set(group_of.values()))},
         "group_mean": mean(by_group),
-        "group_mean_ci95": list(bootstrap([outcomes], by_group)),
+        "group_mean_ci95": list(bootstrap(outcomes, by_group)),
     }
 
 
@@ -118,5 +110,5 @@ def _group(outcomes: Outcomes, group_of: Mapping[str, str], name: str) -> dict[s
         "success": weighted_mean(outcomes, weights),
         "tasks": len(weights),
         "n": sum(len(outcomes[task]) for task in weights),
-        "ci95": list(bootstrap([outcomes], weights)),
+        "ci95": list(bootstrap(outcomes, weights)),
     }
