@@ -142,15 +142,14 @@ def imagine(config: Mapping[str, Any]) -> dict[str, Any]:
 
     policy = load_policy(config["checkpoint"], config["device"])
     out = Path(config["out"]) if config["out"] else Path(config["checkpoint"]) / "imagine"
-    count, episodes = config["episodes"], None
+    episodes = config["episodes"]
     if config["task"] is not None:
         driver = find_checkpoint(config["checkpoint"]).name if config["driver"] == "policy" else config["driver"]
         live = out / f"live-{envs.task(config['task']).name}-{driver}-{config['seed']}"
         out.mkdir(parents=True, exist_ok=True)
-        data = record(policy, config["task"], count, live, driver=config["driver"], seed=config["seed"])
+        data = record(policy, config["task"], _count(episodes), live, driver=config["driver"], seed=config["seed"])
     elif config["data"] is not None:
         data = Store.open(config["data"])
-        episodes = range(max(0, len(data) - count), len(data)) if isinstance(count, int) else count
     else:
         raise UserError("foreact imagine needs data=, a store, or task=, to record fresh episodes of")
     queries = None if config["query"] is None else _names(config["query"])
@@ -161,6 +160,12 @@ def imagine(config: Mapping[str, Any]) -> dict[str, Any]:
     show(found, console)
     say(f"Videos: {out}   Numbers: {out / 'imagine.json'}")
     return found
+
+
+def _count(episodes: Any) -> int:
+    if not isinstance(episodes, int):
+        raise UserError(f"with task= fresh episodes are recorded: episodes= is how many, got {episodes}")
+    return episodes
 
 
 def _results_folder(kind: str, checkpoint: str | None, runtime: str) -> Path:

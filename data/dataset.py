@@ -10,6 +10,7 @@ import torch
 from ..envs.errors import UserError, choose
 from .batch import Batch
 from .cache import cached_frames
+from .derived import now_at
 from .store import Store
 from .windows import WindowIndex, Windows, rows_of
 
@@ -120,7 +121,7 @@ class Dataset:
             # another process has replaced them: the store grew, and its first rows are still ours
             self._files = cached_frames(Store.open(self.path))
         self._store = None if self._files else store or Store.open(self.path)
-        files = (self._files or {}) | {f"latent/{name}": file for name, file in self._latents.items()}
+        files = (self._files or {}) | {f"latent/{name}": now_at(file) for name, file in self._latents.items()}
         self._maps = {name: np.load(file, mmap_mode="r") for name, file in files.items()}
 
     def _frames(self, name: str, index: np.ndarray) -> torch.Tensor:

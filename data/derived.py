@@ -1,15 +1,14 @@
 """What is computed from a store once and kept inside it: image latents, sentence vectors.
 
 `STORE/derived/<name>-<mark>/` belongs to one maker (a tokenizer, a language model), whose fingerprint is the mark. When
-the maker changes, the folder of the old one is removed and the values are computed anew; a store that has grown keeps
-its first rows. Nothing here is part of the demonstrations: the folder can be deleted at any time.
+the maker changes, the values are computed anew beside the old ones, which another training may be reading; a store that
+has grown keeps its first rows. Nothing here is part of the demonstrations: all of it can be deleted when nothing runs.
 """
 
 import hashlib
 import logging
 import os
 import re
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -27,7 +26,7 @@ Compute = Callable[[np.ndarray], np.ndarray]
 
 
 def derived_folder(store: Store, name: str, mark: str) -> Path:
-    """The folder of one maker's values, made; in the user's cache where the store is read-only. Older makers' go."""
+    """The folder of one maker's values, made; in the user's cache where the store is read-only."""
     for root in (store.path.resolve() / "derived", user_folder(store) / "derived"):
         folder = root / f"{name}-{mark}"
         try:
@@ -38,8 +37,7 @@ def derived_folder(store: Store, name: str, mark: str) -> Path:
             continue
         for other in root.glob(f"{name}-*"):
             if other != folder:
-                log.info("removing %s: made by another %s", other, name)
-                shutil.rmtree(other, ignore_errors=True)
+                log.info("%s is of another %s; delete it when nothing uses it", other, name)
         return folder
     raise OSError(
         f"no place to keep {name} of {store.path}: make room, or set XDG_CACHE_HOME to a folder that has room"
@@ -63,6 +61,14 @@ def derived_rows(store: Store, source: str, name: str, mark: str, compute: Compu
                 if old != file:
                     old.unlink()
     return file
+
+
+def now_at(file: Path) -> Path:
+    """Where the rows of a file of `derived_rows` are now: there, or in the file that replaced it as the store grew."""
+    if file.exists():
+        return file
+    source = file.name.rsplit("-", 2)[0]
+    return max(_files(file.parent, source), key=lambda f: int(f.stem.rsplit("-", 2)[1]), default=file)
 
 
 def _fill(store: Store, source: str, file: Path, compute: Compute) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from ..envs.errors import UserError, choose
 from ..envs.spec import Embodiment
 from .batch import Batch
+from .cache import fingerprint
 from .dataset import Dataset, split_episodes
 from .loader import Loader
 from .store import Store
@@ -69,12 +70,33 @@ def _source(entry: Any) -> Source:
     return Source(**{**entry, "path": str(entry["path"]), "episodes": tuple(episodes) if episodes else None})
 
 
+@dataclass(frozen=True, kw_only=True)
+class Learned:
+    """Which episodes of a store a training learned from.
+
+    path: where the store was · episodes, mark: how many it had, and their `fingerprint` · spans: [first, end) of the
+    numbers of those that were learned from, if only their frames.
+    """
+
+    path: str
+    episodes: int
+    mark: str
+    spans: tuple[tuple[int, ...], ...]
+
+    def of(self, store: Store) -> set[int]:
+        """The numbers in that store; none where it is another, wherever it lies. It may have grown."""
+        if len(store) < self.episodes or fingerprint(store, self.episodes) != self.mark:
+            return set()
+        return {number for first, end in self.spans for number in range(first, end)}
+
+
 class Mixture:
     """The training data of one run: a dataset for each source, and the held-out episodes of those with actions.
 
     The first source with actions says what the robot is; the others must fit it. Episodes are held out from those that
     no source uses where there are any, or else a share `held_out` of the used ones. acting: the stores with actions,
-    and the episodes of each that are learned from. latents: a function of a store, as the dataset's `latents`.
+    and the episodes of each that are learned from. learned: the same of every source. latents: a function of a store,
+    as the dataset's `latents`.
     """
 
     def __init__(
@@ -107,12 +129,14 @@ class Mixture:
         self.tasks = list(self.instructions)
         used = [source.pick(store) for source, store in zip(self.sources, stores, strict=True)]
         held = self._hold_out(stores, used, acting, held_out, seed)
-        self.datasets = []
+        self.datasets, self.learned = [], []
         for i, (source, store) in enumerate(zip(self.sources, stores, strict=True)):
             episodes = np.setdiff1d(used[i], held.get(store.path, []))
             if i in acting:
                 self.acting.append((store, episodes))
             self.datasets.append(self._dataset(store, windows, episodes, source.actions))
+            mark = {"path": source.path, "episodes": len(store), "mark": fingerprint(store, len(store))}
+            self.learned.append(Learned(**mark, spans=_spans(episodes)))
         self.held_out = self._dataset(self.main, windows, held[self.main.path], True)
         self.learn = self.datasets[acting[0]]
 
@@ -151,6 +175,12 @@ def iterate(loaders: Sequence[Loader], start: int) -> Iterator[tuple[Batch, ...]
     with contextlib.ExitStack() as closing:
         parts = [closing.enter_context(contextlib.closing(loader.iterate(start))) for loader in loaders]  # type: ignore[type-var]
         yield from zip(*parts, strict=True)
+
+
+def _spans(numbers: np.ndarray) -> tuple[tuple[int, ...], ...]:
+    """Rising numbers as [first, end) spans."""
+    parts = np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1)
+    return tuple((int(part[0]), int(part[-1]) + 1) for part in parts if len(part))
 
 
 def _sizes(shares: Sequence[float], batch_size: int) -> list[int]:

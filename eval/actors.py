@@ -150,7 +150,7 @@ class PolicyActor:
             "expected": self.policy.embodiment,
             "n_obs_steps": self.policy.n_obs_steps,
             "obs_stride": int(getattr(self.policy, "obs_stride", 1)),
-            "look_every": self.steps,
+            "look_every": 0 if self.poses else self.steps,
             "poses": self.poses,
         }
 

@@ -1,5 +1,6 @@
 """`foreact imagine`: ask a checkpoint what comes, on stored or fresh episodes, and compare with what came."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from .journal import write_json
 from .pictures import MOVING, Score
 from .storyboard import Look, write_storyboard
 
+log = logging.getLogger(__name__)
+
 ROWS = 16  # looks asked at once
 
 
@@ -32,7 +35,7 @@ def imagine(
     data: Store,
     *,
     queries: Sequence[str] | None = None,
-    episodes: Sequence[int] | None = None,
+    episodes: int | Sequence[int] = 8,
     every: int = 4,
     guidance: float = 1.0,
     out: Path | str,
@@ -42,8 +45,9 @@ def imagine(
     """Ask the queries at every so-manieth step of the episodes and write OUT/imagine.json and a video for each query.
 
     queries: default those of the policy's training that foresee pictures or look back at actions. episodes: numbers in
-    the store, default the last 8. shown: episodes in the videos. Returns what imagine.json holds. `UserError` where
-    the policy does not fit the store, or was not trained on a query and does not know its roles.
+    the store, or how many of its last that the policy did not learn from. shown: episodes in the videos. Returns what
+    imagine.json holds. `UserError` where the policy does not fit the store, or was not trained on a query and does not
+    know its roles.
     """
     queries = list(queries) if queries else _trained(policy)
     for query in queries:
@@ -51,14 +55,11 @@ def imagine(
     lines = policy.embodiment.differences(data.embodiment)
     if lines:
         raise UserError(f"the checkpoint does not fit store {data.path}:\n  " + "\n  ".join(lines))
-    if episodes is None:
-        episodes = range(max(0, len(data) - 8), len(data))
-    dataset = Dataset(data, policy.config.windows, episodes=list(episodes))
+    numbers, learned = _numbers(policy, data, episodes)
+    dataset = Dataset(data, policy.config.windows, episodes=numbers)
     rows = [rows for rows in _looks(dataset, policy, every) if len(rows)]
     if not rows:
-        raise UserError(
-            f"no episode of {data.path} among {list(episodes)} is longer than {policy.config.future[-1]} steps"
-        )
+        raise UserError(f"no episode of {data.path} among {numbers} is longer than {policy.config.future[-1]} steps")
     out, results, sentences = Path(out), {}, list(data.instructions.values())
     with Progress(disable=not progress) as bar:
         for query in queries:
@@ -77,10 +78,23 @@ def imagine(
             if boards[0]:
                 write_storyboard(out / f"{query}.mp4", boards, title=query)
     about = {"moving": f"a colour differs from the present by more than {MOVING:g} of its range"}
-    settings = {"episodes": list(map(int, episodes)), "every": every, "guidance": guidance}
+    settings = {"episodes": numbers, "learned_from": learned, "every": every, "guidance": guidance}
     found = {"queries": results, "ahead": list(policy.config.future), **about, **settings, "data": str(data.path)}
     write_json(out / "imagine.json", found)
     return found
+
+
+def _numbers(policy: Policy, data: Store, episodes: int | Sequence[int]) -> tuple[list[int], list[int]]:
+    """The episodes to ask about, and which of them the policy learned from."""
+    learned = {number for one in policy.learned for number in one.of(data)}
+    if isinstance(episodes, int):
+        unseen = [number for number in range(len(data)) if number not in learned]
+        episodes = (unseen or range(len(data)))[-episodes:]
+    numbers = [int(number) for number in episodes]
+    seen = [number for number in numbers if number in learned]
+    if seen:
+        log.warning("%d of the %d episodes were learned from: %s", len(seen), len(numbers), seen)
+    return numbers, seen
 
 
 def _ask(
@@ -95,8 +109,10 @@ def _ask(
     if answer.actions is not None:
         wanted = batch.action_executed if query in DYNAMICS else batch.action
         wanted = batch.future_state if policy.poses else wanted
+        padded = batch.future_pad if policy.poses else batch.action_pad
         assert wanted is not None
-        score.add_actions(answer.actions, wanted)
+        assert padded is not None
+        score.add_actions(answer.actions, wanted, padded)
     shown = [_by_camera(policy, pictures) for pictures in (now, real)]
     if not answer.frames:
         return []
@@ -165,7 +181,7 @@ def _trained(policy: Policy) -> list[str]:
 def _check(policy: Policy, query: str) -> None:
     """An untrained query is answered where times are independent: then every role of a whole segment was seen."""
     choose(query, QUERIES, "query")
-    if not policy.can_imagine:
+    if not policy.config.future:
         raise UserError(f"policy {policy.config.name!r} foresees no frames; train a 'joint' preset for that")
     whole = all(role in (Role.OBSERVE, Role.DENOISE) for role in QUERIES[query].values())
     free = policy.config.times == "independent" and policy.config.coupling == "full" and "joint" in policy.config.draws
@@ -184,6 +200,6 @@ def show(found: Mapping[str, Any], console: Console | None = None) -> None:
         table.add_column(name, justify="right")
     for query, row in found["queries"].items():
         names = ("psnr", "psnr_copy", "psnr_moving", "psnr_moving_copy", "ssim", "ssim_copy")
-        numbers = [f"{row[n]:.2f}" if n in row else "" for n in names]
+        numbers = [f"{row[n]:.2f}" if row.get(n) is not None else "" for n in names]
         table.add_row(query, *numbers, "\n".join(f"{k} {v:.3f}" for k, v in row.get("r2", {}).items() if v is not None))
     (console or Console()).print(table, f"moving: {found['moving']}")

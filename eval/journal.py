@@ -99,13 +99,11 @@ def _read(path: Path) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in whole.splitlines()]
     except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); remove the folder, or start over with resume=false") from error
+        raise UserError(f"{path} is damaged ({error}); remove the folder, or choose another out=") from error
 
 
 def _same(there: dict[str, Any], here: dict[str, Any], folder: Path) -> None:
     keys = [key for key in sorted(there.keys() | here.keys()) if there.get(key) != here.get(key)]
     if keys:
         lines = "\n".join(f"  {key}: {there.get(key)!r} there, {here.get(key)!r} here" for key in keys)
-        raise UserError(
-            f"{folder} holds another evaluation:\n{lines}\nchoose another out=, or start over with resume=false"
-        )
+        raise UserError(f"{folder} holds another evaluation:\n{lines}\nchoose another out=, or remove the folder")

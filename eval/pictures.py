@@ -14,8 +14,11 @@ MOVING = 0.1
 """A pixel moves if a colour differs from the present picture's by more than this, of the whole range."""
 
 
-def psnr(squared_error: float) -> float:
-    """Peak signal-to-noise ratio [dB] of a mean squared error, colours from 0 to 1."""
+def psnr(squared_errors: float, count: float = 1) -> float | None:
+    """Peak signal-to-noise ratio [dB] of so many squared errors, by their sum, colours from 0 to 1; None of none."""
+    if not count:
+        return None
+    squared_error = squared_errors / count
     return -10 * math.log10(max(squared_error, 1e-10))
 
 
@@ -70,29 +73,28 @@ class Score:
             (self.copied, self.copied_moving, self.similarity_copied, now.expand_as(real)),
         ):
             error = (guess - real).square().mean(-1)
-            sums += [float(e[h].mean()) for e, h in zip(error, hidden, strict=True)]
+            sums += [float(e[h].mean()) for e, h in zip(error, hidden, strict=True) if h.any()]
             sums_moving += [float(e[m].sum()) for e, m in zip(error, mask, strict=True)]
             similar += ssim(guess.flatten(0, 2), real.flatten(0, 2)).tolist()
         self.pixels_moving += mask.flatten(1).sum(1).tolist()
         self.pixels += [mask[0].numel()] * len(mask)
 
-    def add_actions(self, found: np.ndarray, wanted: Tensor) -> None:
-        """Chunks (B, K, A) in the robot's units."""
-        self.found.append(torch.from_numpy(found).flatten(0, 1))
-        self.wanted.append(wanted.flatten(0, 1))
+    def add_actions(self, found: np.ndarray, wanted: Tensor, padded: Tensor) -> None:
+        """Chunks (B, K, A) in the robot's units; padded (B, K): those beyond the episode's end, which do not count."""
+        self.found.append(torch.from_numpy(found)[~padded])
+        self.wanted.append(wanted[~padded])
 
     def summary(self, fields: Sequence[tuple[str, slice]]) -> dict[str, Any]:
         """The numbers, JSON-ready."""
         numbers: dict[str, Any] = {}
-        if self.squared:
-            pixels = max(sum(self.pixels_moving), 1)
+        if self.pixels:
             numbers = {
-                "psnr": psnr(float(np.mean(self.squared))),
-                "psnr_copy": psnr(float(np.mean(self.copied))),
-                "psnr_moving": psnr(sum(self.squared_moving) / pixels),
-                "psnr_moving_copy": psnr(sum(self.copied_moving) / pixels),
+                "psnr": psnr(sum(self.squared), len(self.squared)),
+                "psnr_copy": psnr(sum(self.copied), len(self.copied)),
+                "psnr_moving": psnr(sum(self.squared_moving), sum(self.pixels_moving)),
+                "psnr_moving_copy": psnr(sum(self.copied_moving), sum(self.pixels_moving)),
                 "moving_share": sum(self.pixels_moving) / sum(self.pixels),
-                "looks": len(self.squared),
+                "looks": len(self.pixels),
                 "ssim": float(np.mean(self.similarity)),
                 "ssim_copy": float(np.mean(self.similarity_copied)),
             }

@@ -23,8 +23,8 @@ Observation = dict[str, Any]  # {"images": {camera: (T, H, W, 3) u8}, "state": (
 class Start:
     """What an episode needs to begin.
 
-    seed: of `env.reset`. The policy looks every `look_every` steps (0: never) and then sees `n_obs_steps`
-    observations that are `obs_stride` steps apart, the last one now. film_every: keep every so-manieth
+    seed: of `env.reset`. The policy looks every `look_every` steps (0: never, or when a pose is reached) and then sees
+    `n_obs_steps` observations that are `obs_stride` steps apart, the last one now. film_every: keep every so-manieth
     picture; 0: no film.
     expected: the checkpoint's embodiment, checked against the environment's. poses: what comes are not actions but
     poses, to which a planner drives; the policy then looks whenever one is reached.

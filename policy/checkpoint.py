@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ..data.mixture import Learned
 from ..data.normalize import Normalizer
 from ..envs.errors import UserError, choose
 from ..envs.spec import Embodiment
@@ -71,6 +72,7 @@ def write_policy(folder: Path, policy: Policy) -> None:
         "tasks": policy.tasks,
         "instructions": list(policy.sentences.known),
         "scales": dict(transforms.scales),
+        "learned": [asdict(one) for one in policy.learned],
     }
     _write_json(folder / "policy.json", about)
 
@@ -124,7 +126,8 @@ def load_policy(path: Path | str, device: str = "auto", runtime: str = "torch") 
     device = resolve_device("cpu" if precision else device)
     if precision:
         model = Exported(model.eval(), folder / FOLDER, precision)
-    policy = Policy(model, transforms, sentences, about["tasks"], device)
+    learned = [build(Learned, one, "learned") for one in about.get("learned", ())]
+    policy = Policy(model, transforms, sentences, about["tasks"], device, learned)
     policy.runtime = runtime
     return policy
 

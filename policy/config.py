@@ -4,7 +4,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from ..data.windows import Windows
@@ -13,7 +13,7 @@ from .diffusion.path import PATHS, TARGETS
 from .diffusion.solve import RULES
 from .diffusion.times import GRIDS, TIMES
 from .nn.backbone import BackboneConfig
-from .segments import COUPLINGS, PARTIAL, QUERIES
+from .segments import COUPLINGS, PARTIAL, QUERIES, Role
 from .tokens.images import ImageConfig
 from .tokens.kl import KLConfig
 
@@ -100,7 +100,8 @@ class ModelConfig:
     layout: 'tokens' gives each frame and action tokens of its own, and the observation a clean context that is encoded
     once; 'stacked' is PAD's: steps lie on channels, the present frame and state beside them, and the instruction joins
     the time. coupling: which denoised segment sees which (`segments.COUPLINGS`). times: 'independent' draws a time for
-    each segment, 'shared' one for all, from the first one's law. own_final: a final modulation for each segment.
+    each segment, 'shared' one for all, by the law of the actions' process. own_final: a final modulation for each
+    segment.
     draws: noise draws of each query per encoded observation in training; a number below 1 draws once for that share
     of the batch, and 0 leaves the query out. Query 'continue' observes the first 1 to horizon/2 actions, which
     real-time chunking needs.
@@ -178,6 +179,11 @@ class ModelConfig:
                 raise UserError(
                     f"query {query!r} shows some tokens of {name}, but layout 'stacked' has no token a step"
                 )
+            if role in (Role.PREDICT, Role.INTERPOLATE, Role.ANIMATE) and len(self.future) < 2:
+                raise UserError(
+                    f"query {query!r} shows some of the future frames, so it needs two of them or more, got "
+                    f"future={list(self.future)}"
+                )
 
     @property
     def windows(self) -> Windows:
@@ -194,7 +200,10 @@ class ModelConfig:
 
     def process(self, segment: str) -> Process:
         """How the segment of that name is noised and predicted; depth as colour is."""
-        return self.action_process if segment == "action" else self.future_process
+        action, future = self.action_process, self.future_process
+        if segment == "action" or self.times == "independent":
+            return action if segment == "action" else future
+        return replace(future, times=action.times, times_settings=action.times_settings, least=action.least)
 
     def patch(self, segment: str) -> int:
         """Side of a patch of a foreseen segment."""
@@ -217,7 +226,8 @@ class ModelConfig:
 
     @property
     def can_imagine(self) -> bool:
-        return bool(self.future)
+        """Does it foresee frames together with actions?"""
+        return "joint" in self.draws
 
 
 def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:

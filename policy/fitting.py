@@ -5,7 +5,7 @@ one bit for bit (same machine type, threads and compile setting).
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..data.batch import Batch
 from ..data.loader import Loader
-from ..data.mixture import iterate
+from ..data.mixture import Mixture, iterate
 from ..envs.errors import UserError, choose
 from .checkpoint import load_training, optimizer_tensors, restore_optimizer, write_checkpoint
 from .config import positive
@@ -84,6 +84,8 @@ class Fitting(Generic[Network]):
     """
 
     model: Network
+    origin: Mapping[str, Any]
+    """What it is made from, by fingerprint: a run that goes on must find the same."""
 
     def __init__(self, config: TrainConfig):
         torch.manual_seed(config.seed)
@@ -178,6 +180,11 @@ class NotFinite(UserError):
     def __init__(self, step: int, batches: Batches):
         super().__init__(f"the loss is not finite at step {step}")
         self.step, self.batches = step, batches
+
+
+def marks(mixture: Mixture) -> list[str]:
+    """A word for each store: its fingerprint."""
+    return [f"{one.episodes} episodes, {one.mark}" for one in mixture.learned]
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:

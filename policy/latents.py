@@ -24,7 +24,7 @@ from ..envs.errors import UserError
 from .checkpoint import find_checkpoint
 from .config import build, positive
 from .device import autocast
-from .fitting import Batches, Fitting, TrainConfig
+from .fitting import Batches, Fitting, TrainConfig, marks
 from .loss import Losses
 from .tokens.images import resize
 from .tokens.kl import KLConfig, Tokenizer
@@ -53,6 +53,7 @@ class TokenizerTrainer(Fitting[Tokenizer]):
         super().__init__(config)
         mixture = Mixture(data, Windows(horizon=1), held_out=config.held_out, seed=config.seed)
         self.about, self.data, self.held_out = model, mixture.learn, mixture.held_out
+        self.origin = {"stores": marks(mixture)}
         self.tokenizer = Tokenizer(model.autoencoder).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.begin(
             copy.deepcopy(self.tokenizer).train(),
@@ -106,8 +107,13 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, about: TokenizerConfig) 
 
 
 def load_tokenizer(path: Path | str) -> tuple[Tokenizer, TokenizerConfig]:
-    """The frozen tokenizer of a run of `foreact train model=tokenizer/…`, and what it is."""
+    """The frozen tokenizer of a run of `foreact train model=tokenizer/…`, and what it is.
+
+    Raises `UserError` where there is none, or the run is not at its end; a folder of its checkpoints/ may be named.
+    """
     folder = find_checkpoint(path)
+    if folder != Path(path) and folder.name != (last := f"{_asked(Path(path)):08d}"):
+        raise UserError(f"tokenizer {path} is trained to step {folder.name} of {last}: train on, or name {folder}")
     try:
         about = json.loads((folder / "tokenizer.json").read_text())
         weights = load_file(folder / "tokenizer.safetensors")
@@ -119,6 +125,11 @@ def load_tokenizer(path: Path | str) -> tuple[Tokenizer, TokenizerConfig]:
     tokenizer = Tokenizer(config.autoencoder)
     tokenizer.load_state_dict(weights)
     return tokenizer.eval().requires_grad_(False), config
+
+
+def _asked(run: Path) -> int:
+    """Updates that a run was asked for."""
+    return json.loads((run / "run.json").read_text())["config"]["train"]["steps"]
 
 
 def latents_of(tokenizer: Tokenizer, pixels: int, device: str) -> Callable[[Store], dict[str, Path]]:

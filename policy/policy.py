@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.mixture import Learned
 from ..envs.errors import UserError, choose
 from ..envs.spec import Embodiment
 from .inputs import observe
@@ -52,16 +53,26 @@ class Answer:
 class Policy:
     """Weights and the transforms that they were trained with. Runs in fp32, without gradients.
 
+    learned: the episodes that it was trained on, so that nothing is measured on those by mistake.
     The noise of a row depends on its key alone, and a batch is padded to one fixed shape, so that an action does not
     depend on who else is in the batch.
     """
 
-    def __init__(self, model: Model, transforms: Transforms, sentences: Sentences, tasks: list[str], device: str):
+    def __init__(
+        self,
+        model: Model,
+        transforms: Transforms,
+        sentences: Sentences,
+        tasks: list[str],
+        device: str,
+        learned: Sequence[Learned] = (),
+    ):
         self.model = model.to(device).eval()
         self.transforms = transforms
         self.sentences = sentences
         self.tasks = tasks
         self.device = device
+        self.learned = tuple(learned)
         self.config = model.config
         self.runtime = "torch"
         self._plans = Plans()
@@ -140,8 +151,13 @@ class Policy:
         """
         given, rows = given or Given(), len(observations)
         choose(query, QUERIES, "query")
-        if "future" in QUERIES[query] and not self.can_imagine:
+        if "future" in QUERIES[query] and not self.config.future:
             raise UserError(f"policy {self.config.name!r} foresees no frames; train a 'joint' preset for that")
+        if guidance != 1 and self.config.times == "shared":
+            raise UserError(
+                f"guidance={guidance:g} takes marginals from a network whose segments have times of their own, and "
+                f"{self.config.name!r} has one for all: guidance=1"
+            )
         roles = roles_of(query, self.model.segments)
         names = self.model.segments if guidance != 1 else roles
         where = (self.transforms, self.sentences, self.device)

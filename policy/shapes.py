@@ -69,7 +69,7 @@ def segment_shapes(config: ModelConfig, embodiment: Embodiment) -> dict[str, Sha
     shapes = {"action": Shape(config.horizon, 1, 1, 1, size, folded)}
     channels = {"future": config.latent.latent if config.latent else 3} | ({"depth": 1} if config.depth else {})
     for name, n in channels.items():
-        if config.can_imagine:
+        if config.future:
             patch = config.patch(name)
             side = config.side(name) // patch
             grid = (len(config.future), len(embodiment.cameras), side, side)

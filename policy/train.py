@@ -58,7 +58,7 @@ def train(
     """
     trainer, model = _trainer(data, model, config, tokenizer, teacher)
     settings = {"data": _named(data), "model": dataclasses.asdict(model), "train": dataclasses.asdict(config)}
-    settings |= {} if teacher is None else {"teacher": str(teacher)}
+    settings |= {"origin": dict(trainer.origin)} | ({} if teacher is None else {"teacher": str(teacher)})
     run = RunFolder(Path(out), settings, command)
     if (run.path / "checkpoints" / "latest").is_file():
         trainer.resume(find_checkpoint(run.path))

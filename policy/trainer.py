@@ -17,7 +17,7 @@ from ..envs.errors import UserError
 from .checkpoint import write_policy
 from .config import ModelConfig
 from .device import autocast
-from .fitting import Batches, Fitting, TrainConfig
+from .fitting import Batches, Fitting, TrainConfig, marks
 from .latents import latents_of
 from .loss import Alignment, Losses, objective
 from .model import Model
@@ -51,6 +51,7 @@ class Trainer(Fitting[Model]):
         mixture = Mixture(data, model.windows, held_out=config.held_out, seed=config.seed, latents=latents)
         _check(mixture.main, model, config)
         self.held_out = mixture.held_out
+        self.origin = {"stores": marks(mixture), "tokenizer": None if tokenizer is None else tokenizer.mark()}
         if start is None:
             self.policy = _new_policy(mixture, model, self.device, tokenizer, aligned=config.align > 0)
         else:
@@ -60,7 +61,9 @@ class Trainer(Fitting[Model]):
         network, besides = copy.deepcopy(self.policy.model).train(), {}
         network.backbone.recompute = config.recompute
         self.alignment = None
-        if config.align > 0 and mixture.main.has_privileged:
+        if config.align > 0 and not mixture.main.has_privileged:
+            log.warning("align=%g does nothing: %s has no simulator state", config.align, mixture.main.path)
+        elif config.align > 0:
             frames = len(mixture.embodiment.cameras) * model.n_obs_steps
             width, targets = model.backbone.width, mixture.embodiment.privileged_dim
             self.alignment = besides["alignment"] = Alignment(width, frames, targets).to(self.device)
@@ -152,7 +155,7 @@ def _new_policy(
     transforms = Transforms(model, embodiment, normalizers, tokenizer=network.tokenizer)
     transforms = replace(transforms, scales=fit_scales(transforms, sample))
     network.center_on(transforms.seen(sample.images, sample.depth))
-    return Policy(network, transforms, sentences, mixture.tasks, device)
+    return Policy(network, transforms, sentences, mixture.tasks, device, mixture.learned)
 
 
 def _continued(mixture: Mixture, model: ModelConfig, device: str, start: Policy) -> Policy:
@@ -167,4 +170,4 @@ def _continued(mixture: Mixture, model: ModelConfig, device: str, start: Policy)
     network = Model(model, start.embodiment, len(start.sentences.known))
     network.load_state_dict(start.model.state_dict())
     transforms = replace(start.transforms, config=model, tokenizer=network.tokenizer)
-    return Policy(network, transforms, start.sentences, mixture.tasks, device)
+    return Policy(network, transforms, start.sentences, mixture.tasks, device, [*start.learned, *mixture.learned])

@@ -173,7 +173,7 @@ class Transforms:
         """Clean tokens (B, L, C) of the segments that can be denoised: the actions and what is foreseen."""
         chunk, _ = self._chunks(batch)
         targets = {} if chunk is None else {"action": self.action(chunk)}
-        if self.config.can_imagine and (batch.future or batch.latents):
+        if self.config.future and (batch.future or batch.latents):
             ahead = self._ahead_maps(batch, offset)
             targets |= {name: self.ahead(name, ahead[name], now[name]) for name in self.foreseen}
         return targets
@@ -200,7 +200,7 @@ class Transforms:
 
 def fit_scales(transforms: Transforms, batch: Batch) -> dict[str, float]:
     """Standard deviation of what each foreseen segment holds, over a batch."""
-    if not (transforms.config.can_imagine and (batch.future or batch.latents)):
+    if not (transforms.config.future and (batch.future or batch.latents)):
         return {}
     plain = replace(transforms, scales={})
     tokens = plain.targets(

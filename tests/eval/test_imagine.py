@@ -72,6 +72,18 @@ def test_every_trained_query_gets_numbers_and_a_film(trained, tmp_path):
     assert found["queries"]["video"]["looks"] == 2 * 2
 
 
+def test_episodes_that_were_learned_from_are_not_scored_unasked(trained, tmp_path, caplog):
+    policy, store = trained
+    assert sum(len(one.of(store)) for one in policy.learned) == 3  # of 4, one is held out
+    found = imagine(policy, store, queries=["joint"], out=tmp_path, progress=False)
+    (unseen,) = found["episodes"]
+    assert found["learned_from"] == []
+    assert not caplog.records
+    found = imagine(policy, store, queries=["joint"], episodes=range(4), out=tmp_path, progress=False)
+    assert found["learned_from"] == [i for i in range(4) if i != unseen]
+    assert "3 of the 4 episodes were learned from" in caplog.text
+
+
 def test_the_same_numbers_again(trained, tmp_path):
     policy, store = trained
     a, b = (imagine(policy, store, queries=["joint"], out=tmp_path / x, progress=False) for x in "ab")
@@ -113,6 +125,7 @@ class TestNumbers:
     def test_psnr(self):
         assert psnr(0.01) == pytest.approx(20)
         assert psnr(0) == pytest.approx(100)
+        assert psnr(0, 0) is None
 
     def test_ssim_of_equal_and_of_opposite_pictures(self):
         a = torch.rand(3, 16, 16, 3)
@@ -155,6 +168,24 @@ class TestNumbers:
         assert row["psnr_copy"] == pytest.approx(psnr(0.25 * 16 / 48))
         assert row["psnr_moving_copy"] == pytest.approx(psnr(0.25))
         assert row["moving_share"] == pytest.approx(16 / 64)
+
+    def test_nothing_hidden_and_nothing_moving_has_no_number(self):
+        score = Score()
+        still = torch.zeros(1, 1, 1, 8, 8, 3)
+        score.add_pictures(still + 0.1, still, still, torch.ones(1, 1, 1, 8, 8, dtype=torch.bool))
+        score.add_pictures(still, still, still, torch.zeros(1, 1, 1, 8, 8, dtype=torch.bool))
+        row = score.summary([])
+        assert row["psnr"] == pytest.approx(20, abs=1e-3)
+        assert row["psnr_moving"] is None
+        assert row["looks"] == 2
+
+    def test_actions_beyond_the_end_do_not_count(self):
+        score, wanted = Score(), torch.randn(2, 4, 3)
+        found, padded = wanted.clone(), torch.zeros(2, 4, dtype=torch.bool)
+        found[:, 2:] += 5
+        padded[:, 2:] = True
+        score.add_actions(found.numpy(), wanted, padded)
+        assert score.summary([("hand", slice(0, 3))])["r2"] == {"hand": 1.0}
 
 
 def test_storyboard_runs_all_episodes_side_by_side(tmp_path):

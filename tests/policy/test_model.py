@@ -259,6 +259,7 @@ class TestConfigErrors:
             ({"future": (0,)}, "at least one step ahead"),
             ({"future": ()}, "needs future frames"),
             ({"coupling": "tight"}, "unknown coupling 'tight'; choose one of: action_blind"),
+            ({"draws": {"predict": 1}, "future": (4,)}, "'predict' shows some of the future frames, so it needs two"),
             ({"draws": {"dream": 1}}, "unknown query 'dream'"),
             ({"draws": {}}, "draws is empty"),
             ({"draws": {"policy": 1.5}}, "whole number, got 1.5"),

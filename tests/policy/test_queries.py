@@ -104,7 +104,8 @@ def test_a_step_plan_gives_the_same_numbers(make_policy, request, kind, query):
         keys = [(0, i, 0) for i in range(len(batch))]
         return policy.ask(query, unbatched(batch), ["go left"] * len(batch), keys, drawn, guidance=guidance)
 
-    for rule, guidance in [*((rule, 1.0) for rule in RULES), ("euler", 1.5)]:
+    guided = [("euler", 1.5)] if config.times == "independent" else []
+    for rule, guidance in [*((rule, 1.0) for rule in RULES), *guided]:
         plain, planned = answer(False, rule, guidance), answer(True, rule, guidance)
         if plain.actions is not None:
             np.testing.assert_allclose(planned.actions, plain.actions, atol=1e-5)
@@ -264,6 +265,11 @@ class TestGuidance:
         a, b = (ask(policy, x, "forward_dynamics", guidance=0.0).frames for x in (batch, other))
         assert all(np.array_equal(a[c], b[c]) for c in a)
 
+    def test_one_time_for_all_has_no_marginals(self, make_policy, preset):
+        policy = make_policy(dataclasses.replace(preset, times="shared"))
+        with pytest.raises(UserError, match=r"guidance=2 takes marginals .* has one for all: guidance=1"):
+            ask(policy, batch_of(policy), "joint", guidance=2.0)
+
 
 def test_what_a_query_observes_must_be_given(make_policy, preset):
     policy = make_policy(preset)
@@ -324,6 +330,15 @@ def test_shared_times_are_shared(make_policy, preset, monkeypatch):
         monkeypatch.setattr(policy.model, "denoise", spy)
         train_losses(policy, [batch_of(policy)])
         assert torch.equal(drawn[0]["action"], drawn[0]["future"]) == (times == "shared")
+
+
+def test_shared_times_are_sampled_as_they_were_trained(make_policy, preset):
+    """All segments reach data on one grid, whatever the end that frames of their own times would have."""
+    for times in ("shared", "independent"):
+        policy = make_policy(dataclasses.replace(preset, times=times))
+        ends = Network(policy.model, preset.solver).schedule(["action", "future"]).times[-1]
+        assert (ends["action"] == ends["future"]) == (times == "shared")
+        assert policy.config.process("future").target == preset.future_process.target
 
 
 def test_weights_rise_over_the_ramp(make_policy, preset):

@@ -1,8 +1,10 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 import torch
+from foreact.data.schema import fake_episode
 from foreact.data.store import Store
 from foreact.envs.errors import UserError
 from foreact.policy import TrainConfig, load_policy, train
@@ -142,6 +144,33 @@ def test_clear_errors(trained, store, latent_preset, tmp_path):
     moved = dataclasses.replace(SHORT, image_shift=2)
     with pytest.raises(UserError, match="moves frames"):
         train(store, latent_preset, moved, tmp_path / "y", tokenizer=trained, progress=False)
+    assert load_tokenizer(find_checkpoint(trained))
+    about = json.loads((trained / "run.json").read_text())
+    about["config"]["train"]["steps"] += 1
+    (trained / "run.json").write_text(json.dumps(about))
+    with pytest.raises(UserError, match=r"is trained to step 0+\d of 0+\d: train on"):
+        load_tokenizer(trained)
     (find_checkpoint(trained) / "tokenizer.safetensors").write_bytes(b"torn")
     with pytest.raises(UserError, match="holds no readable tokenizer"):
-        load_tokenizer(trained)
+        load_tokenizer(find_checkpoint(trained))
+
+
+def test_a_run_goes_on_with_its_own_tokenizer_and_data_alone(trained, store, latent_preset, tmp_path):
+    def learn(tokenizer):
+        return train(store, latent_preset, SHORT, tmp_path / "run", tokenizer=tokenizer, progress=False)
+
+    run = learn(trained)
+    other = train(store, PRESET, dataclasses.replace(SHORT, seed=5), tmp_path / "other", progress=False)
+    with pytest.raises(UserError, match=r"another configuration.*\n  origin\.tokenizer: "):
+        learn(other)
+    with Store.open(store, mode="a") as opened:
+        before = len(opened)
+        episode = fake_episode(opened.embodiment, steps=8, seed=99, task=opened.tasks[0], privileged=True)
+        opened.append(dataclasses.replace(episode, instruction=opened.instructions[opened.tasks[0]]))
+    with pytest.raises(UserError, match=rf"origin\.stores: \['{before} episodes, .* \['{before + 1} episodes"):
+        learn(trained)
+    policy = load_policy(run)
+    with Store.open(store) as opened:  # grown, and still known
+        learned = policy.learned[0].of(opened)
+    assert 0 < len(learned) < before
+    assert max(learned) < before
