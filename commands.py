@@ -154,8 +154,8 @@ def imagine(config: Mapping[str, Any]) -> dict[str, Any]:
         raise UserError("foreact imagine needs data=, a store, or task=, to record fresh episodes of")
     queries = None if config["query"] is None else _names(config["query"])
     found = run(
-        policy, data, queries=queries, episodes=episodes, every=config["every"], guidance=config["guidance"], out=out,
-        shown=config["shown"],
+        policy, data, queries=queries, episodes=episodes, every=config["every"], guidance=config["guidance"],
+        samples=config["samples"], out=out, shown=config["shown"],
     )  # fmt: skip
     show(found, console)
     say(f"Videos: {out}   Numbers: {out / 'imagine.json'}")

@@ -38,6 +38,7 @@ def imagine(
     episodes: int | Sequence[int] = 8,
     every: int = 4,
     guidance: float = 1.0,
+    samples: int = 1,
     out: Path | str,
     shown: int = 4,
     progress: bool = True,
@@ -45,9 +46,10 @@ def imagine(
     """Ask the queries at every so-manieth step of the episodes and write OUT/imagine.json and a video for each query.
 
     queries: default those of the policy's training that foresee pictures or look back at actions. episodes: numbers in
-    the store, or how many of its last that the policy did not learn from. shown: episodes in the videos. Returns what
-    imagine.json holds. `UserError` where the policy does not fit the store, or was not trained on a query and does not
-    know its roles.
+    the store, or how many of its last that the policy did not learn from. samples: so many draws whose mean the actions
+    are: nearer to what was done than any one of them is, where several could have been. shown: episodes in the videos.
+    Returns what imagine.json holds. `UserError` where the policy does not fit the store, or was not trained on a query
+    and does not know its roles.
     """
     queries = list(queries) if queries else _trained(policy)
     for query in queries:
@@ -61,6 +63,7 @@ def imagine(
     if not rows:
         raise UserError(f"no episode of {data.path} among {numbers} is longer than {policy.config.future[-1]} steps")
     out, results, sentences = Path(out), {}, list(data.instructions.values())
+    out.mkdir(parents=True, exist_ok=True)
     with Progress(disable=not progress) as bar:
         for query in queries:
             task = bar.add_task(query, total=sum(map(len, rows)))
@@ -70,7 +73,7 @@ def imagine(
                 for part in np.array_split(looks, -(-len(looks) // ROWS)):
                     batch = dataset.batch(part)
                     told = [sentences[i] for i in batch.task.tolist()]
-                    board += _ask(policy, batch, told, part, query, guidance, score)
+                    board += _ask(policy, batch, told, part, query, (guidance, samples), score)
                     bar.advance(task, len(part))
                 if number < shown:
                     boards.append(board)
@@ -78,7 +81,7 @@ def imagine(
             if boards[0]:
                 write_storyboard(out / f"{query}.mp4", boards, title=query)
     about = {"moving": f"a colour differs from the present by more than {MOVING:g} of its range"}
-    settings = {"episodes": numbers, "learned_from": learned, "every": every, "guidance": guidance}
+    settings = {"episodes": numbers, "learned_from": learned, "every": every, "guidance": guidance, "samples": samples}
     found = {"queries": results, "ahead": list(policy.config.future), **about, **settings, "data": str(data.path)}
     write_json(out / "imagine.json", found)
     return found
@@ -98,11 +101,22 @@ def _numbers(policy: Policy, data: Store, episodes: int | Sequence[int]) -> tupl
 
 
 def _ask(
-    policy: Policy, batch: Batch, sentences: list[str], rows: np.ndarray, query: str, guidance: float, score: Score
+    policy: Policy,
+    batch: Batch,
+    sentences: list[str],
+    rows: np.ndarray,
+    query: str,
+    how: tuple[float, int],
+    score: Score,
 ) -> list[Look]:
     given, hidden = _given(policy, batch, query)
-    keys = [(0, int(row), 0) for row in rows]
-    answer = policy.ask(query, unbatched(batch), sentences, keys, given, guidance=guidance)
+    guidance, samples = how
+
+    def ask(draw: int) -> Answer:
+        keys = [(0, int(row), draw) for row in rows]
+        return policy.ask(query, unbatched(batch), sentences, keys, given, guidance=guidance)
+
+    answer = ask(0)
     now, real = _pictures(policy, batch.images)[:, :, -1:], _pictures(policy, batch.future)
     if answer.frames:
         score.add_pictures(_stacked(policy, answer), real, now, hidden)
@@ -112,7 +126,8 @@ def _ask(
         padded = batch.future_pad if policy.poses else batch.action_pad
         assert wanted is not None
         assert padded is not None
-        score.add_actions(answer.actions, wanted, padded)
+        others = [ask(draw).actions for draw in range(1, samples)]
+        score.add_actions(np.mean([answer.actions, *others], axis=0, dtype=np.float32), wanted, padded)
     shown = [_by_camera(policy, pictures) for pictures in (now, real)]
     if not answer.frames:
         return []
