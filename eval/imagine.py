@@ -126,8 +126,8 @@ def _ask(
         padded = batch.future_pad if policy.poses else batch.action_pad
         assert wanted is not None
         assert padded is not None
-        others = [ask(draw).actions for draw in range(1, samples)]
-        score.add_actions(np.mean([answer.actions, *others], axis=0, dtype=np.float32), wanted, padded)
+        actions = answer.actions + sum(ask(draw).actions for draw in range(1, samples))  # type: ignore[operator]
+        score.add_actions(actions / samples, wanted, padded)
     shown = [_by_camera(policy, pictures) for pictures in (now, real)]
     if not answer.frames:
         return []

@@ -29,7 +29,8 @@ def _act(config: Mapping[str, Any]) -> None:
 def _loader(config: Mapping[str, Any]) -> None:
     from .loader import bench_loader
 
-    bench_loader(config["data"], peer=config["lerobot"], **_options(config, "pixels", "batch_size", "workers"))
+    options = _options(config, "pixels", "batch_size", "workers", "growth", "out")
+    bench_loader(config["data"], peer=config["lerobot"], **options)
 
 
 def _eval(config: Mapping[str, Any]) -> None:

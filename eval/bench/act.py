@@ -1,5 +1,6 @@
 """Speed of a control step: one observation in, one chunk of actions out, on one thread."""
 
+import contextlib
 import dataclasses
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,6 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from ...envs.metaworld_tasks import EMBODIMENT
 from ...policy.config import ModelConfig
 from ...policy.device import resolve_device
 from ...policy.exported import Exported, export
@@ -20,11 +20,11 @@ from ...policy.inputs import observe
 from ...policy.policy import Policy
 from ...policy.segments import QUERIES
 from ...policy.tokens.images import ImageConfig
-from .model import fake_policy
-from .peers import SMALLEST, check_peer, lerobot
+from .model import deeper, fake_policy
+from .peers import SIZES, Peer, check_peer, diffusion, lerobot
 from .timing import Curves, Times, alternating, console, draw_growth, machine, median, milliseconds, show
 
-TUNED, PLAIN, BLIND = "as it is", "no cache, no plan", "actions alone"
+TUNED, PLAIN, BLIND, DEEPER = "as it is", "no cache, no plan", "actions alone", "as it is, deeper"
 SOLVER_STEPS, CAMERAS = (2, 5, 10, 20), (1, 2, 3)
 """What the growth plot goes through, beside observation tokens."""
 
@@ -65,12 +65,14 @@ def bench_act(
             arms = {name: fake_policy(arm, device) for name, arm in act_arms(config).items()}
             if device == "cpu" and all(find_spec(name) for name in ("onnxscript", "onnxruntime")):
                 arms |= _exported(config, Path(folder))
-            times = alternating({name: partial(step, policy) for name, policy in arms.items()}, rounds, device)
-        counts = {name: sum(p.numel() for p in policy.model.parameters()) for name, policy in arms.items()}
-        if peer:
-            for name, settings in (("lerobot Diffusion", {}), ("lerobot Diffusion, smallest UNet", SMALLEST)):
-                found = _lerobot(peer, config, settings, rounds)
-                times[name], counts[name] = found["ms"], found["parameters"]
+            with contextlib.ExitStack() as peers:
+                theirs = _peers(peer, config, peers) if peer else {}
+                counts = {name: run.about["parameters"] for name, run in theirs.items()}
+                if peer:
+                    arms[DEEPER] = fake_policy(deeper(config, min(counts.values())), device)
+                counts |= {name: sum(p.numel() for p in policy.model.parameters()) for name, policy in arms.items()}
+                runs = {name: partial(step, policy) for name, policy in arms.items()}
+                times = alternating({**runs, **theirs}, min(rounds, 5) if peer else rounds, device)
         columns = {"M parameters": {name: f"{n / 1e6:.1f}" for name, n in counts.items()}}
         show(f"act · {config.name}, one observation, {torch.get_num_threads()} thread(s)", times, PLAIN, columns)
         if config.layout == "tokens":
@@ -110,9 +112,15 @@ def _exported(config: ModelConfig, folder: Path) -> dict[str, Policy]:
     return arms
 
 
-def _lerobot(python: str, config: ModelConfig, settings: dict[str, Any], rounds: int) -> dict[str, Any]:
-    sizes = {"pixels": config.pixels, "state": EMBODIMENT.state_dim, "action": EMBODIMENT.action_dim}
-    return lerobot(python, "act", torch.get_num_threads(), **sizes, rounds=min(rounds, 5), settings=settings)
+def _peers(python: str, config: ModelConfig, stack: contextlib.ExitStack) -> dict[str, Peer]:
+    """lerobot's Diffusion policy in both sizes, as it comes (100 DDPM steps) and at its fastest (10 DDIM steps)."""
+    ways = {"100 DDPM steps": {}, "10 DDIM steps": {"noise_scheduler_type": "DDIM", "num_inference_steps": 10}}
+    peers = {}
+    for size, settings in SIZES.items():
+        for way, solver in ways.items():
+            asked = diffusion(config, **settings, **solver)
+            peers[f"{size}, {way}"] = stack.enter_context(lerobot(python, "act", torch.get_num_threads(), **asked))
+    return peers
 
 
 def _growth(config: ModelConfig, device: str, tokens: Sequence[int], rounds: int, file: Path, *, plot: bool) -> None:

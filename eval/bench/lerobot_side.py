@@ -1,13 +1,14 @@
 """lerobot's side of the benchmarks: its Diffusion policy and its dataset, timed by an interpreter that has lerobot.
 
-`peers.py` runs this file by its path, so it imports nothing of foreact. It reads one JSON object from its argument and
-prints one as its last line.
+`peers.py` runs this file by its path, so it imports nothing of foreact. It reads one JSON object from its argument,
+prints one when it is ready, and then does its work once for each line that it reads.
 """
 # pyright: reportMissingImports=false
 
+import contextlib
 import json
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,63 +41,65 @@ def diffusion(pixels: int, state: int, action: int, settings: dict[str, Any]) ->
     return DiffusionPolicy(DiffusionConfig(input_features=seen, output_features=done, device="cpu", **settings))
 
 
-def act(pixels: int, state: int, action: int, rounds: int, settings: dict[str, Any]) -> dict[str, Any]:
-    """Milliseconds of a chunk of one observation, with 10 DDIM steps."""
-    policy = diffusion(pixels, state, action, {"noise_scheduler_type": "DDIM", "num_inference_steps": 10, **settings})
+def act(
+    pixels: int, state: int, action: int, settings: dict[str, Any], bf16: bool = False
+) -> tuple[Callable[[], Any], dict[str, Any]]:
+    """A chunk of one observation."""
+    policy = diffusion(pixels, state, action, settings)
     policy.eval()
     seen = {"observation.image": torch.rand(1, 3, pixels, pixels), "observation.state": torch.rand(1, state)}
-    times = []
-    for i in range(rounds + 1):
+
+    def step() -> None:
         policy.reset()
-        began = time.perf_counter()
-        policy.select_action(seen)
-        if i:
-            times.append(1000 * (time.perf_counter() - began))
-    return {"ms": times, "parameters": _count(policy)}
+        with _precision(bf16):
+            policy.select_action(seen)
+
+    return step, {"parameters": _count(policy)}
 
 
 def train(
-    pixels: int, state: int, action: int, batch_size: int, horizon: int, rounds: int, settings: dict[str, Any]
-) -> dict[str, Any]:
-    """Seconds of a training step."""
-    policy = diffusion(pixels, state, action, {"horizon": horizon, **settings})
+    pixels: int, state: int, action: int, batch_size: int, settings: dict[str, Any], bf16: bool = False
+) -> tuple[Callable[[], Any], dict[str, Any]]:
+    """An update: loss, gradients, clipping and optimiser as its own training loop has them."""
+    policy = diffusion(pixels, state, action, settings)
     policy.train()
     optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-4)
-    n_obs = policy.config.n_obs_steps
+    n_obs, horizon = policy.config.n_obs_steps, policy.config.horizon
     batch = {
         "observation.image": torch.rand(batch_size, n_obs, 3, pixels, pixels),
         "observation.state": torch.rand(batch_size, n_obs, state),
         "action": torch.rand(batch_size, horizon, action),
         "action_is_pad": torch.zeros(batch_size, horizon, dtype=torch.bool),
     }
-    times = []
-    for i in range(rounds + 1):
-        began = time.perf_counter()
-        loss, _ = policy.forward(batch)
+
+    def step() -> None:
+        with _precision(bf16):
+            loss, _ = policy.forward(batch)
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(policy.parameters(), 10.0)
         optimizer.step()
         optimizer.zero_grad()
-        if i:
-            times.append(time.perf_counter() - began)
-    return {"seconds": times, "parameters": _count(policy)}
+
+    return step, {"parameters": _count(policy)}
 
 
 def loader(
     folder: str, variant: str, n_obs_steps: int, horizon: int, batch_size: int, batches: int, workers: int
-) -> dict[str, Any]:
-    """Milliseconds of a batch from a LeRobotDataset of the episodes in `folder`, with frames as 'image' or 'video'."""
+) -> tuple[Callable[[], Any], dict[str, Any]]:
+    """So many batches from a LeRobotDataset of the episodes in `folder`, with frames as 'image' or 'video'."""
     dataset = _dataset(Path(folder), variant, n_obs_steps, horizon)
     sampler = torch.utils.data.RandomSampler(dataset, replacement=True, num_samples=10**9)
     stream = iter(torch.utils.data.DataLoader(dataset, batch_size, sampler=sampler, num_workers=workers))
-    times = []
-    for i in range(batches + 2):
-        began = time.perf_counter()
-        next(stream)
-        if i >= 2:
-            times.append(1000 * (time.perf_counter() - began))
-    # with processes, batches come in bursts: what counts is the mean of a stretch of them
-    stretch = max(1, batches // 5)
-    return {"ms": [sum(times[i : i + stretch]) / stretch for i in range(0, stretch * 5, stretch)]}
+
+    def step() -> None:
+        for _ in range(batches):
+            next(stream)
+
+    return step, {}
+
+
+def _precision(bf16: bool) -> Any:
+    return torch.autocast("cpu", torch.bfloat16) if bf16 else contextlib.nullcontext()
 
 
 def _dataset(folder: Path, variant: str, n_obs_steps: int, horizon: int) -> Any:
@@ -154,13 +157,16 @@ def _count(module: Any) -> int:
 
 
 def main() -> None:
-    """Carry out what the argument says: {"what": one of the functions, "threads": n, **its settings}."""
+    """Do what the argument says, {"what": one of the functions, "threads": n, **its settings}, once for each line."""
     asked = json.loads(sys.argv[1])
     torch.set_num_threads(asked.pop("threads"))
     torch.manual_seed(0)
     _without_torchvision_kernels()
-    found = {"act": act, "train": train, "loader": loader}[asked.pop("what")](**asked)
-    print(json.dumps(found | {"torch": torch.__version__, "lerobot": _version()}))
+    step, about = {"act": act, "train": train, "loader": loader}[asked.pop("what")](**asked)
+    print("foreact: " + json.dumps(about | {"torch": torch.__version__, "lerobot": _version()}), flush=True)
+    for _ in sys.stdin:
+        step()
+        print("foreact: done", flush=True)
 
 
 def _version() -> str:

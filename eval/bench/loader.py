@@ -1,8 +1,9 @@
 """Windows a second: our loader against plain ones, and against lerobot's dataset, on the same frames."""
 
+import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -20,9 +21,12 @@ from ...data.loader import Loader
 from ...data.store import Store
 from ...data.windows import Windows, rows_of
 from .peers import lerobot
-from .timing import console, machine, show
+from .timing import Curves, console, draw_growth, machine, milliseconds, show
 
 OURS, DECODING, PLAIN = "foreact", "foreact, decoding zarr", "zarr, a frame a chunk"
+SECONDS = 0.5  # of a measurement at least: our batches take a fraction of a millisecond
+BATCHES, FRAMES = (16, 64, 256), (1, 2, 4)
+"""What the growth plot goes through."""
 Batches = Callable[[], Iterator[Any]]
 """Opens a stream of batches that are ready to be learned from."""
 
@@ -40,7 +44,8 @@ class PlainWindows(torch.utils.data.Dataset):
         self.small = {name: store.read(name) for name in ("state", "action")}
         self._opened: dict[str, Any] = {}
         for camera in self.cameras:
-            _write(folder / camera, store.read(f"image/{camera}"))
+            if not (folder / camera).exists():
+                _write(folder / camera, store.read(f"image/{camera}"))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -68,34 +73,69 @@ def bench_loader(
     rounds: int = 5,
     batches: int = 20,
     workers: int = 2,
+    growth: bool = True,
     peer: str | None = None,
+    out: Path | str = "bench",
 ) -> None:
     """Windows a second of each way to read, in turns. A window: two frames of each camera, the states and 16 actions.
 
-    data: a store; None collects a small one · batches: of a round · workers: processes of PyTorch's own loader, which
-    is timed without them as well · peer: an interpreter that has lerobot.
+    data: a store; None collects a small one · batches: of a round at least · workers: processes of PyTorch's own
+    loader, which is timed without them as well · growth: plot how the time grows with a batch and with its frames ·
+    peer: an interpreter that has lerobot.
     """
     windows = Windows(n_obs_steps=2, horizon=16)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         store = stack.enter_context(Store.open(data) if data else _collected(folder / "store", pixels))
         plain = PlainWindows(folder / "plain", store, windows)
-        arms: dict[str, Batches] = {
-            OURS: partial(_ours, store, windows, batch_size, "memmap"),
-            DECODING: partial(_ours, store, windows, batch_size, "none"),
-            **{f"{PLAIN}, {n} processes": partial(_torch, plain, batch_size, n) for n in (0, workers)},
+        arms: dict[str, Callable[[], float]] = {
+            name: partial(_timed, start, batches)
+            for name, start in {
+                OURS: partial(_ours, store, windows, batch_size, "memmap"),
+                DECODING: partial(_ours, store, windows, batch_size, "none"),
+                **{f"{PLAIN}, {n} processes": partial(_torch, plain, batch_size, n) for n in (0, workers)},
+            }.items()
         }
+        if peer:
+            sizes = {"n_obs_steps": windows.n_obs_steps, "horizon": windows.horizon, "batch_size": batch_size}
+            _write_episodes(store, folder / "lerobot")
+            for variant, n in itertools.product(("image", "video"), (0, workers)):
+                asked = {"folder": str(folder / "lerobot"), "variant": variant, "workers": n, "batches": batches}
+                there = stack.enter_context(lerobot(peer, "loader", torch.get_num_threads(), **asked, **sizes))
+                there()  # its buffers are filled
+                arms[f"LeRobotDataset v3, {variant}s, {n} processes"] = partial(_by_batch, there, batches)
         times: dict[str, list[float]] = {name: [] for name in arms}
         for _ in range(rounds):
-            for name, start in arms.items():
-                times[name] += _timed(start, batches)
-        if peer:
-            times |= _lerobot(peer, store, folder / "lerobot", windows, batch_size, batches, workers)
+            for name, arm in arms.items():
+                times[name].append(arm())
+        if growth:
+            _growth(store, folder / "grown", batches, workers, Path(out) / "loader.png")
+        size = sum(store.n_steps * c.height * c.width * 3 for c in store.embodiment.cameras)
+        about = f"{len(store)} episodes, {store.n_steps} steps, frames of {size / 1e6:,.0f} MB"
     best = min((n for n in times if n.startswith(PLAIN)), key=lambda n: np.median(times[n]))
     rates = {name: f"{1000 * batch_size / np.median(values):,.0f}" for name, values in times.items()}
-    show(f"loader · batches of {batch_size} windows", times, best, {"windows/s": rates})
+    show(f"loader · batches of {batch_size} windows · {about}", times, best, {"windows/s": rates})
     console.print(machine("cpu"))
     print(f"ratio {np.median(times[best]) / np.median(times[OURS]):.1f}x")
+
+
+def _growth(store: Store, folder: Path, batches: int, workers: int, file: Path) -> None:
+    panels: dict[str, Curves] = {}
+    for what, points in {
+        "windows a batch": {n: (2, n) for n in BATCHES},
+        "frames a window and camera": {n: (n, 64) for n in FRAMES},
+    }.items():
+        panels[what] = {OURS: {}, PLAIN: {}}
+        for at, (frames, size) in points.items():
+            windows = Windows(n_obs_steps=frames, horizon=16)
+            plain = PlainWindows(folder, store, windows)
+            starts = {
+                OURS: partial(_ours, store, windows, size, "memmap"),
+                PLAIN: partial(_torch, plain, size, workers),
+            }
+            for name, start in starts.items():
+                panels[what][name][at] = [_timed(start, batches) for _ in range(3)]
+    draw_growth(file, panels, "ms a batch")
 
 
 def _collected(path: Path, pixels: int) -> Store:
@@ -113,33 +153,28 @@ def _torch(dataset: PlainWindows, batch_size: int, workers: int) -> Iterator[Any
     return iter(torch.utils.data.DataLoader(dataset, batch_size, sampler=order, num_workers=workers, **options))
 
 
-def _timed(start: Batches, batches: int) -> list[float]:
-    """Milliseconds a batch over that many of them, once the stream has filled its buffers."""
+def _timed(start: Batches, batches: int) -> float:
+    """Milliseconds a batch over that many of them, or `SECONDS`, once the stream has filled its buffers."""
     stream = start()
     for _ in range(4):
         next(stream)
-    began = time.perf_counter()
-    for _ in range(batches):
+    began, done = time.perf_counter(), 0
+    while done < batches or time.perf_counter() - began < SECONDS:
         next(stream)
-    took = 1000 * (time.perf_counter() - began) / batches
+        done += 1
+    took = 1000 * (time.perf_counter() - began) / done
     getattr(stream, "close", lambda: None)()
-    return [took]
+    return took
 
 
-def _lerobot(
-    python: str, store: Store, folder: Path, windows: Windows, batch_size: int, batches: int, workers: int
-) -> Mapping[str, list[float]]:
-    """lerobot's dataset in both variants, each without and with processes of PyTorch's loader."""
+def _by_batch(run: Callable[[], object], batches: int) -> float:
+    return milliseconds(run) / batches
+
+
+def _write_episodes(store: Store, folder: Path) -> None:
+    """The demonstrations as plain arrays, which lerobot's side makes its dataset of."""
     folder.mkdir()
     for i in range(len(store)):
         episode = store.episode(i)
         arrays: dict[str, Any] = {f"image/{c}": frames for c, frames in episode.images.items()}
         np.savez(folder / f"{i:04d}.npz", state=episode.state, action=episode.action, **arrays)
-    sizes = {"n_obs_steps": windows.n_obs_steps, "horizon": windows.horizon, "batch_size": batch_size}
-    times = {}
-    for variant in ("image", "video"):
-        for n in (0, workers):
-            asked = {"folder": str(folder), "variant": variant, "workers": n, "batches": batches, **sizes}
-            found = lerobot(python, "loader", torch.get_num_threads(), **asked)
-            times[f"LeRobotDataset v3, {variant}s, {n} processes"] = found["ms"]
-    return times

@@ -1,6 +1,7 @@
 """A policy of any preset that has learned nothing, to be timed."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import torch
@@ -12,6 +13,15 @@ from ...policy.model import Model
 from ...policy.policy import Policy
 from ...policy.sentences import Sentences
 from ...policy.transforms import Transforms
+
+
+def deeper(config: ModelConfig, parameters: int) -> ModelConfig:
+    """The preset with as many layers as it takes to have that many parameters at least."""
+    for depth in itertools.count(config.backbone.depth):
+        config = dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, depth=depth))
+        if sum(p.numel() for p in fake_policy(config).model.parameters()) >= parameters:
+            return config
+    raise AssertionError
 
 
 def fake_policy(

@@ -1,5 +1,6 @@
 """Speed and memory of a training step: against a baseline frozen before tuning, the machine's limit and lerobot."""
 
+import contextlib
 import dataclasses
 import itertools
 import multiprocessing
@@ -9,22 +10,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ...data.batch import Batch, fake_batch
-from ...envs.metaworld_tasks import EMBODIMENT
 from ...policy.config import ModelConfig
 from ...policy.device import autocast, resolve_device
 from ...policy.fitting import Batches, Fitting, TrainConfig
 from ...policy.loss import Losses, objective
 from ...policy.model import Model
 from .frozen import FrozenBackbone
-from .model import fake_policy
-from .peers import SMALLEST, check_peer, lerobot
+from .model import deeper, fake_policy
+from .peers import SIZES, SMALLEST, Peer, check_peer, diffusion, lerobot
 from .timing import Curves, alternating, console, draw_growth, machine, median, show
 
 TUNED, FROZEN, RECOMPUTED = "as it is", "frozen baseline", "activations recomputed"
+DEEPER, MATMUL = "as it is, deeper", "matmul"
 BATCHES, DRAWS = (16, 32, 64, 128), (1, 2, 4, 8)
 """What the growth plot goes through."""
 
@@ -86,17 +88,16 @@ def bench_train(
             arms[TUNED]()
         work = dict.fromkeys(arms, float(counter.get_total_flops()))
         counts = {arm: sum(p.numel() for p in run.parameters) for arm, run in arms.items()}
-        runs: dict[str, Callable[[], Any]] = dict(arms)
-        if peer:
-            deeper = _matched(config, _lerobot(peer, config, SMALLEST, batch_size, 0)["parameters"])
-            runs["as it is, deeper"] = other = Rehearsal(deeper, batch_size, device=device)
-            counts["as it is, deeper"] = sum(p.numel() for p in other.parameters)
-        times = alternating(runs, rounds, device)
-        rate = matmul_rate(device)
-        if peer:
-            for name, settings in (("lerobot Diffusion", {}), ("lerobot Diffusion, smallest UNet", SMALLEST)):
-                found = _lerobot(peer, config, settings, batch_size, rounds)
-                times[name], counts[name] = [1000 * s for s in found["seconds"]], found["parameters"]
+        runs: dict[str, Callable[[], Any]] = {**arms, MATMUL: Matmul(device)}
+        with contextlib.ExitStack() as peers:
+            if peer:
+                theirs = _peers(peer, config, batch_size, peers)
+                counts |= {name: run.about["parameters"] for name, run in theirs.items()}
+                larger = Rehearsal(deeper(config, counts[SMALLEST]), batch_size, device=device)
+                counts[DEEPER] = sum(p.numel() for p in larger.parameters)
+                runs |= {DEEPER: larger, **theirs}
+            times = alternating(runs, rounds, device)
+        rate = Matmul(device).flops / float(np.median(times.pop(MATMUL))) / 1e9
         took = median(times)
         columns = {
             "samples/s": {name: f"{1000 * batch_size / ms:.1f}" for name, ms in took.items()},
@@ -113,26 +114,31 @@ def bench_train(
     print(f"ratio {took[FROZEN] / took[TUNED]:.2f}x")
 
 
-def matmul_rate(device: str) -> float:
-    """TFLOP/s of a 2048 x 2048 bf16 product."""
-    a = torch.randn(2048, 2048, device=device, dtype=torch.bfloat16)
-    took = median(alternating({"": lambda: a @ a}, 10, device))[""]
-    return 2 * 2048**3 / took / 1e9
+class Matmul:
+    """A square bf16 product: what the machine gives at most."""
+
+    def __init__(self, device: str):
+        self.side = 8192 if device.startswith("cuda") else 2048  # a smaller one is over before a GPU is busy
+        self.a = torch.randn(self.side, self.side, device=device, dtype=torch.bfloat16)
+
+    def __call__(self) -> None:
+        for _ in range(5):
+            torch.mm(self.a, self.a)
+
+    @property
+    def flops(self) -> int:
+        """Of a call."""
+        return 5 * 2 * self.side**3
 
 
-def _matched(config: ModelConfig, parameters: int) -> ModelConfig:
-    """The preset with as many layers as it takes to have that many parameters at least."""
-    for depth in itertools.count(config.backbone.depth):
-        deeper = dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, depth=depth))
-        if sum(p.numel() for p in fake_policy(deeper).model.parameters()) >= parameters:
-            return deeper
-    raise AssertionError
-
-
-def _lerobot(python: str, config: ModelConfig, settings: dict, batch_size: int, rounds: int) -> dict[str, Any]:
-    sizes = {"pixels": config.pixels, "state": EMBODIMENT.state_dim, "action": EMBODIMENT.action_dim}
-    asked = {"batch_size": batch_size, "horizon": config.horizon, "rounds": rounds, "settings": settings}
-    return lerobot(python, "train", torch.get_num_threads(), **sizes, **asked)
+def _peers(python: str, config: ModelConfig, batch_size: int, stack: contextlib.ExitStack) -> dict[str, Peer]:
+    """lerobot's Diffusion policy in both sizes, as its training has it and with bf16 autocast."""
+    peers = {}
+    for size, settings in SIZES.items():
+        for name, bf16 in ((size, False), (f"{size}, bf16", True)):
+            asked = {**diffusion(config, **settings), "batch_size": batch_size, "bf16": bf16}
+            peers[name] = stack.enter_context(lerobot(python, "train", torch.get_num_threads(), **asked))
+    return peers
 
 
 def _growth(config: ModelConfig, device: str, file: Path) -> None:

@@ -11,7 +11,7 @@ from foreact.eval.bench import timing
 from foreact.eval.bench.act import PLAIN, act_arms, bench_act
 from foreact.eval.bench.frozen import FrozenBackbone
 from foreact.eval.bench.model import fake_policy
-from foreact.eval.bench.peers import check_peer, lerobot
+from foreact.eval.bench.peers import check_peer, diffusion, lerobot
 from foreact.eval.bench.train import FROZEN, RECOMPUTED, TUNED, Rehearsal, bench_train
 from foreact.policy.config import ModelConfig, build
 
@@ -96,8 +96,39 @@ def test_a_table_tells_how_much_faster(capsys):
 def test_peers_say_what_is_wrong(tmp_path):
     with pytest.raises(UserError, match="is timed on the CPU, and this bench runs on cuda"):
         check_peer("python", "cuda")
-    with pytest.raises(UserError, match="give an interpreter that has lerobot"):
-        lerobot(str(tmp_path / "python"), "act", 1)
-    sizes = {"pixels": 32, "state": 2, "action": 2, "rounds": 1, "settings": {}}
-    with pytest.raises(UserError, match=r"ended with status 1:(.|\n)*No module named 'lerobot'"):
-        lerobot(sys.executable, "act", 1, **sizes)
+    with pytest.raises(UserError, match="give an interpreter that has lerobot"), lerobot(str(tmp_path / "x"), "act", 1):
+        pass
+    with pytest.raises(UserError, match=r"ended with status 1:(.|\n)*No module named 'lerobot'"):  # noqa: SIM117
+        with lerobot(sys.executable, "act", 1, **diffusion(TINY)):
+            pass
+
+
+def test_a_peer_works_when_it_is_asked(tmp_path, monkeypatch):
+    """The protocol alone, with another script in the place of lerobot's side."""
+    side = tmp_path / "side.py"
+    side.write_text(
+        "import json, sys\n"
+        "print('a banner')\n"
+        "print('foreact: ' + json.dumps({'parameters': 7}), flush=True)\n"
+        "for i, _ in enumerate(sys.stdin):\n"
+        "    open(sys.argv[0] + f'.{i}', 'w').close()\n"
+        "    assert i < 2, 'tired'\n"
+        "    print('noise\\nforeact: done', flush=True)\n"
+    )
+    monkeypatch.setattr("foreact.eval.bench.peers.SIDE", side)
+    with lerobot(sys.executable, "act", 1) as peer:
+        assert peer.about == {"parameters": 7}
+        for n in (1, 2):
+            peer()
+            assert len(list(tmp_path.glob("side.py.*"))) == n
+        with pytest.raises(UserError, match=r"ended with status 1:(.|\n)*tired"):
+            peer()
+
+
+def test_a_peer_has_the_presets_frames_and_chunks():
+    asked = diffusion(TINY, down_dims=[32])
+    assert asked["pixels"] == TINY.pixels
+    assert asked["settings"]["horizon"] % 8 == 0
+    assert asked["settings"]["horizon"] >= TINY.horizon
+    assert asked["settings"]["n_obs_steps"] == TINY.n_obs_steps
+    assert asked["settings"]["down_dims"] == [32]

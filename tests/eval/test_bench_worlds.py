@@ -42,7 +42,10 @@ def test_loader_reads_the_same_windows_faster(store, capsys, monkeypatch):
     assert torch.equal(plain["state"], first.state[0])
     assert torch.equal(plain["action"], first.action[0])
     monkeypatch.setattr(loader, "_torch", lambda dataset, size, workers: iter(lambda: None, 0))  # has its own tests
-    loader.bench_loader(store, batch_size=2, rounds=1, batches=2)
+    for name, value in {"SECONDS": 0, "BATCHES": (2,), "FRAMES": (1, 2)}.items():
+        monkeypatch.setattr(loader, name, value)
+    loader.bench_loader(store, batch_size=2, rounds=1, batches=2, out=store.parent / "plots")
+    assert (store.parent / "plots" / "loader.png").stat().st_size > 1000
     assert capsys.readouterr().out.strip().splitlines()[-1].startswith("ratio ")
 
 

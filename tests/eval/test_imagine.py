@@ -87,7 +87,9 @@ def test_episodes_that_were_learned_from_are_not_scored_unasked(trained, tmp_pat
 def test_the_mean_of_several_draws_is_nearer_than_one(trained, tmp_path):
     policy, store = trained
     one, many = (
-        imagine(policy, store, queries=["inverse_dynamics"], samples=n, out=tmp_path / str(n), progress=False)["queries"]
+        imagine(policy, store, queries=["inverse_dynamics"], samples=n, out=tmp_path / str(n), progress=False)[
+            "queries"
+        ]
         for n in (1, 12)
     )
     assert many["inverse_dynamics"]["r2"]["velocity"] > one["inverse_dynamics"]["r2"]["velocity"]
