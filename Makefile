@@ -1,5 +1,5 @@
 # Each target works in an empty clone; `make install` is the part they share. See scripts/install.sh for its settings.
-.PHONY: install quickstart test slow lint clean
+.PHONY: install quickstart test slow bench-peers lint clean
 
 install: .venv/installed
 
@@ -16,11 +16,15 @@ test: install  ## the fast suite; pyproject.toml leaves out tests marked slow or
 slow: install
 	.venv/bin/pytest -m slow $(ARGS)
 
+bench-peers: install  ## lerobot beside foreact: its own environment (1 GB), then the benches that take it; half an hour
+	bash scripts/peers.sh
+	for bench in loader train act; do .venv/bin/foreact bench $$bench device=cpu lerobot=.venv-lerobot/bin/python $(ARGS); done
+
 lint: install
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/pyright
 
 clean:  ## all that was installed or built; runs/ stays
-	rm -rf .venv .venv-3.12 build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-3.12 .venv-lerobot build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -17,7 +17,7 @@ from ..envs.errors import UserError
 from .checkpoint import find_checkpoint, load_policy
 from .config import ModelConfig, build
 from .distill import DistillConfig, Distiller
-from .fitting import Fitting, NotFinite, TrainConfig
+from .fitting import Batches, Fitting, NotFinite, TrainConfig
 from .latents import TokenizerConfig, TokenizerTrainer, load_tokenizer
 from .run_folder import RunFolder, draw_curves
 from .trainer import Trainer
@@ -100,7 +100,7 @@ def _loop(
     trainer: Fitting, run: RunFolder, interrupts: "_Interrupts", tick: Callable, evaluate: Evaluate | None
 ) -> None:
     config = trainer.config
-    batches = trainer.batches()
+    batches = _Timed(trainer.batches())
     began, samples = time.perf_counter(), 0
     while trainer.step < config.steps:
         try:
@@ -114,17 +114,36 @@ def _loop(
         if evaluate is not None and _due(step, config.rollout_every):
             record |= {f"rollout/{k}": v for k, v in evaluate(trainer.averaged(), step).items()}
         if _due(step, config.log_every) or last or any("/" in k and not k.startswith("loss/") for k in record):
-            rate = samples / (time.perf_counter() - began)
-            run.log({"step": step, **record, "samples_per_s": rate})
+            seconds = time.perf_counter() - began
+            speed = {"samples_per_s": samples / seconds, "waiting_for_data": batches.waited / seconds}
+            run.log({"step": step, **record, **speed})
         if _due(step, config.save_every) or last or interrupts.asked:
             trainer.save(run.path)
             draw_curves(run.records(), run.path / "curves.png")
         tick(record)
         if interrupts.asked and not last:
             raise KeyboardInterrupt(f"saved at step {step} of {config.steps}; the same command goes on from there")
-    close = getattr(batches, "close", None)
-    if close:
-        close()
+    batches.close()
+
+
+class _Timed:
+    """An iterator that counts the seconds that its reader waits for it."""
+
+    def __init__(self, batches: Iterator[Batches]):
+        self._batches, self.waited = batches, 0.0
+
+    def __iter__(self) -> "_Timed":
+        return self
+
+    def __next__(self) -> Batches:
+        began = time.perf_counter()
+        try:
+            return next(self._batches)
+        finally:
+            self.waited += time.perf_counter() - began
+
+    def close(self) -> None:
+        getattr(self._batches, "close", lambda: None)()
 
 
 def _due(step: int, every: int) -> bool:

@@ -16,10 +16,12 @@ from ...envs.metaworld_tasks import CAMERA
 from ...policy.policy import Policy
 from ..actors import PolicyActor, as_actor
 from ..rollout import evaluate
-from .timing import console, machine, show
+from .timing import Curves, console, draw_growth, machine, show
 
 OURS, LIKE_LEROBOT = "foreact eval", "a loop like lerobot's"
 PIXELS = 480  # that lerobot draws, at every step
+EPISODES = (1, 2, 4)
+"""What the growth plot goes through."""
 
 
 class Drawn(gymnasium.Env):
@@ -94,6 +96,21 @@ def _look(seen: dict[str, np.ndarray], i: int, cameras: Sequence[str]) -> dict[s
     return {"images": {name: seen[name][i][None] for name in cameras}, "state": seen["state"][i][None]}
 
 
+def _ours(actor: PolicyActor, tasks: Sequence[str], seeds: range, max_steps: int) -> int:
+    """Successes of our evaluation."""
+    plan = {"episodes": len(seeds), "seed": seeds[0], "max_steps": max_steps, "progress": False}
+    rows = evaluate(actor, tasks, **plan)["per_task"].values()
+    return sum(episode["success"] for row in rows for episode in row["episodes"])
+
+
+def _theirs(actor: PolicyActor, tasks: Sequence[str], seeds: range, max_steps: int) -> int:
+    """Successes of the loop like lerobot's."""
+    return sum(sum(like_lerobot(actor, task, seeds, seeds[0], max_steps)) for task in tasks)
+
+
+LOOPS = {OURS: _ours, LIKE_LEROBOT: _theirs}
+
+
 def bench_eval(
     policy: Policy | str | Path,
     tasks: Sequence[str] | None = None,
@@ -103,33 +120,41 @@ def bench_eval(
     seed: int = 1000,
     max_steps: int = 500,
     device: str = "auto",
+    growth: bool = True,
+    out: Path | str = "bench",
 ) -> None:
     """Episodes a minute of both loops in alternation, on other seeds each round, and whether they succeed alike.
 
-    tasks: default those of the checkpoint · episodes: of each task in a round, and so the batch of lerobot's loop.
+    tasks: default those of the checkpoint · episodes: of each task in a round, and so the batch of lerobot's loop ·
+    growth: plot how the time of a round grows with them.
     """
     actor = as_actor(policy, device=device)
     if not isinstance(actor, PolicyActor) or actor.policy.n_obs_steps != 1 or actor.poses:
         raise UserError(f"bench eval takes a checkpoint that sees one frame and tells actions, not {policy}")
     names = [envs.resolve(task) for task in tasks or actor.policy.tasks]
-    times: dict[str, list[float]] = {OURS: [], LIKE_LEROBOT: []}
-    success = {OURS: 0, LIKE_LEROBOT: 0}
-    for first in range(seed, seed + rounds * episodes, episodes):
-        began = time.perf_counter()
-        plan = {"episodes": episodes, "seed": first, "max_steps": max_steps, "progress": False}
-        ours = evaluate(actor, names, **plan)
-        times[OURS].append((time.perf_counter() - began) / (episodes * len(names)))
-        success[OURS] += sum(row["success"] for t in ours["per_task"].values() for row in t["episodes"])
-        began = time.perf_counter()
-        seeds = range(first, first + episodes)
-        theirs = [like_lerobot(actor, task, seeds, first, max_steps) for task in names]
-        times[LIKE_LEROBOT].append((time.perf_counter() - began) / (episodes * len(names)))
-        success[LIKE_LEROBOT] += sum(map(sum, theirs))
-    total = rounds * episodes * len(names)
+
+    def turns(rounds: int, episodes: int) -> tuple[dict[str, list[float]], dict[str, int]]:
+        """Seconds of each round of each loop, and their successes."""
+        seconds: dict[str, list[float]] = {name: [] for name in LOOPS}
+        success = dict.fromkeys(LOOPS, 0)
+        for first in range(seed, seed + rounds * episodes, episodes):
+            for name, loop in LOOPS.items():
+                began = time.perf_counter()
+                success[name] += loop(actor, names, range(first, first + episodes), max_steps)
+                seconds[name].append(time.perf_counter() - began)
+        return seconds, success
+
+    seconds, success = turns(rounds, episodes)
+    each, total = episodes * len(names), rounds * episodes * len(names)
+    times = {name: [s / each for s in values] for name, values in seconds.items()}
     columns = {
         "episodes a minute": {name: f"{60 / np.median(values):.1f}" for name, values in times.items()},
         "success": {name: f"{n} of {total}" for name, n in success.items()},
     }
     show(f"eval · {len(names)} tasks, {episodes} episodes of each at a time", times, LIKE_LEROBOT, columns, unit="s")
+    if growth:
+        rows = {n: turns(1, n)[0] for n in EPISODES}
+        curves: Curves = {name: {n: rows[n][name] for n in rows} for name in LOOPS}
+        draw_growth(Path(out) / "eval.png", {"episodes of each task at a time": curves}, "s a round")
     console.print(machine(str(getattr(actor.policy, "device", "cpu"))))
     print(f"ratio {np.median(times[LIKE_LEROBOT]) / np.median(times[OURS]):.1f}x")

@@ -13,7 +13,7 @@ from foreact.data.schema import fake_episode
 from foreact.data.store import Store
 from foreact.data.windows import Windows
 from foreact.envs.metaworld_tasks import CAMERA, EMBODIMENT
-from foreact.eval.bench import loader
+from foreact.eval.bench import loader, rollouts
 from foreact.eval.bench.model import fake_policy
 from foreact.eval.bench.rollouts import Drawn, bench_eval
 from foreact.policy.config import ModelConfig, build
@@ -50,11 +50,13 @@ def test_loader_reads_the_same_windows_faster(store, capsys, monkeypatch):
 
 
 @pytest.mark.sim
-def test_both_loops_do_the_same(capsys):
+def test_both_loops_do_the_same(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(rollouts, "EPISODES", (1,))
     policy = fake_policy(TINY, sentence=envs.task("reach-v3").instruction)
-    bench_eval(policy, ["reach-v3"], episodes=2, rounds=1, max_steps=12)
+    bench_eval(policy, ["reach-v3"], episodes=2, rounds=1, max_steps=12, out=tmp_path)
     out = capsys.readouterr().out
     assert out.count("0 of 2") == 2
+    assert (tmp_path / "eval.png").stat().st_size > 1000
     assert out.strip().splitlines()[-1].startswith("ratio ")
 
 

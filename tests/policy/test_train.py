@@ -164,6 +164,7 @@ def test_the_run_folder_tells_what_was_done(store, small, tmp_path):
     assert list((run / "tensorboard").iterdir())
     record = read_metrics(run / "metrics.jsonl")[-1]
     assert {"loss/action", "loss/future", "loss/align", "val/action", "val/future", "samples_per_s"} <= record.keys()
+    assert 0 <= record["waiting_for_data"] < 1
 
 
 def test_checkpoint_round_trip(store, small, tmp_path):
