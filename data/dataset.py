@@ -12,14 +12,19 @@ from .batch import Batch
 from .cache import cached_frames
 from .derived import now_at
 from .store import Store
+from .tensor_rows import TensorRows
 from .windows import WindowIndex, Windows, rows_of
+
+READERS = ("memmap", "zarr", "tensorstore")
+"""Where frames come from."""
 
 
 class Dataset:
     """Samples of a store: one for each step of `episodes` (all by default), seen through `windows`.
 
-    cache: 'memmap' reads frames from decoded files that all processes share (cache.py), 'none' decodes them
-    from zarr for each batch. Small arrays are held in memory. Sample i is row `rows[i]` of the store.
+    reader: 'memmap' reads frames from decoded files that all processes share (cache.py); 'zarr' and 'tensorstore'
+    decode them for each batch, where there is no room for such files. Small arrays are held in memory. Sample i is row
+    `rows[i]` of the store.
     actions: False leaves out state and actions, as where the store has none. tasks: what a batch's task numbers
     count, by default the store's own tasks. latents {camera: .npy file (N, h, w, C)}: of the present and future frames;
     where they are given, the future's own pixels are not read.
@@ -32,12 +37,12 @@ class Dataset:
         windows: Windows,
         *,
         episodes: np.ndarray | Sequence[int] | None = None,
-        cache: str = "memmap",
+        reader: str = "memmap",
         actions: bool = True,
         tasks: Sequence[str] | None = None,
         latents: Mapping[str, Path] | None = None,
     ):
-        choose(cache, ("memmap", "none"), "frame cache")
+        self._reader = choose(reader, READERS, "reader of frames")
         self.path = store.path
         self.windows = windows
         self.embodiment = store.embodiment
@@ -54,7 +59,7 @@ class Dataset:
         self.has_actions = actions and store.embodiment.action_dim > 0
         names = ("state", "action", "action_executed", *(("privileged",) if store.has_privileged else ()))
         self._small = {name: torch.from_numpy(store.read(name)) for name in names if self.has_actions}
-        self._files = cached_frames(store) if cache == "memmap" else None
+        self._files = cached_frames(store) if reader == "memmap" else None
         self._latents = dict(latents or {})
         self._depth = [c.name for c in store.embodiment.cameras if c.depth]
         self._open(store)
@@ -110,7 +115,7 @@ class Dataset:
         return self._small[name][torch.from_numpy(index)] if name in self._small else None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_maps", "_store")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_maps", "_source")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -120,15 +125,18 @@ class Dataset:
         if self._files and not all(file.exists() for file in self._files.values()):
             # another process has replaced them: the store grew, and its first rows are still ours
             self._files = cached_frames(Store.open(self.path))
-        self._store = None if self._files else store or Store.open(self.path)
+        self._source = None if self._files else self._open_source(store)
         files = (self._files or {}) | {f"latent/{name}": now_at(file) for name, file in self._latents.items()}
         self._maps = {name: np.load(file, mmap_mode="r") for name, file in files.items()}
 
+    def _open_source(self, store: Store | None) -> Store | TensorRows:
+        return TensorRows(self.path) if self._reader == "tensorstore" else store or Store.open(self.path)
+
     def _frames(self, name: str, index: np.ndarray) -> torch.Tensor:
         """Pictures (B, T, ...) of an array of the store, at its rows `index` (B, T)."""
-        if self._store is not None and name not in self._maps:
+        if self._source is not None and name not in self._maps:
             unique, where = np.unique(index, return_inverse=True)
-            frames = torch.from_numpy(self._store.read(name, unique))
+            frames = torch.from_numpy(self._source.read(name, unique))
             return frames[torch.from_numpy(where.reshape(index.shape))]
         decoded = self._maps[name]
         out = torch.from_numpy(np.empty((*index.shape, *decoded.shape[1:]), decoded.dtype))

@@ -96,7 +96,7 @@ class Mixture:
     The first source with actions says what the robot is; the others must fit it. Episodes are held out from those that
     no source uses where there are any, or else a share `held_out` of the used ones. acting: the stores with actions,
     and the episodes of each that are learned from. learned: the same of every source. latents: a function of a store,
-    as the dataset's `latents`.
+    as the dataset's `latents`. reader: the dataset's.
     """
 
     def __init__(
@@ -107,8 +107,9 @@ class Mixture:
         held_out: float,
         seed: int,
         latents: Callable[[Store], dict[str, Path]] | None = None,
+        reader: str = "memmap",
     ):
-        self.sources = sources_of(data)
+        self.sources, self._reader = sources_of(data), reader
         self._latents = latents or (lambda store: {})
         with contextlib.ExitStack() as opened:
             stores = [opened.enter_context(Store.open(source.path)) for source in self.sources]
@@ -154,7 +155,7 @@ class Mixture:
         return held
 
     def _dataset(self, store: Store, windows: Windows, episodes: np.ndarray, actions: bool) -> Dataset:
-        options: dict[str, Any] = {"tasks": self.tasks, "latents": self._latents(store)}
+        options: dict[str, Any] = {"tasks": self.tasks, "latents": self._latents(store), "reader": self._reader}
         return Dataset(store, windows, episodes=episodes, actions=actions, **options)
 
     @property

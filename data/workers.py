@@ -1,6 +1,6 @@
 """Batches prepared by other processes, in order. Workers are started afresh and open the data by its path.
 
-Worth it where frames are decoded for each batch (`cache="none"`, 200 ms for 64 samples); from mapped files a
+Worth it where frames are decoded for each batch (`reader="zarr"`, 200 ms for 64 samples); from mapped files a
 thread is faster (0.4 ms, against 8 ms to hand a batch of 64 pairs of 96-pixel frames to another process).
 """
 

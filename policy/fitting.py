@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batch import Batch
+from ..data.dataset import READERS
 from ..data.loader import Loader
 from ..data.mixture import Mixture, iterate
 from ..envs.errors import UserError, choose
@@ -38,7 +39,7 @@ class TrainConfig:
     the normalised state; in demonstrations it tells what comes next, and a policy that trusts it stops looking (causal
     confusion, de Haan et al. 2019) · early: how much likelier the first `early_steps` steps of an episode are drawn ·
     accumulate: batches for one update · recompute: less memory for a third more time (activation checkpointing) ·
-    every: 0 for never.
+    reader: of frames, one of `dataset.READERS` · every: 0 for never.
     """
 
     steps: int = 1000
@@ -61,6 +62,7 @@ class TrainConfig:
     precision: str = "auto"
     compile: bool = False
     recompute: bool = False
+    reader: str = "memmap"
     workers: int = 0
     log_every: int = 10
     val_every: int = 100
@@ -71,6 +73,7 @@ class TrainConfig:
         for name in ("steps", "batch_size", "accumulate", "log_every", "save_every"):
             positive(name, getattr(self, name))
         choose(self.schedule, ("cosine", "constant"), "learning-rate schedule")
+        choose(self.reader, READERS, "reader of frames")
         if self.state_noise < 0:
             raise UserError(f"state_noise is a standard deviation, at least 0, got {self.state_noise}")
         if not 0 < self.held_out < 1:

@@ -10,7 +10,7 @@ from ..envs.errors import UserError
 from .device import describe_machine
 
 # Settings that change speed or what is written, and never the result: they may differ when a run goes on.
-FREE = ("train.device", "train.workers", "train.log_every", "train.save_every", "train.rollout_every")
+FREE = ("train.device", "train.reader", "train.workers", "train.log_every", "train.save_every", "train.rollout_every")
 
 
 class RunFolder:

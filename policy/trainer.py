@@ -48,7 +48,8 @@ class Trainer(Fitting[Model]):
     ):
         super().__init__(config)
         latents = None if tokenizer is None else latents_of(tokenizer, model.pixels, self.device)
-        mixture = Mixture(data, model.windows, held_out=config.held_out, seed=config.seed, latents=latents)
+        split = {"held_out": config.held_out, "seed": config.seed}
+        mixture = Mixture(data, model.windows, **split, latents=latents, reader=config.reader)
         _check(mixture.main, model, config)
         self.held_out = mixture.held_out
         self.origin = {"stores": marks(mixture), "tokenizer": None if tokenizer is None else tokenizer.mark()}

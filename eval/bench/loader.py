@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,14 @@ from zarr.codecs import BloscCodec
 
 from ... import envs
 from ...data.collect import collect
-from ...data.dataset import Dataset
+from ...data.dataset import READERS, Dataset
 from ...data.loader import Loader
 from ...data.store import Store
 from ...data.windows import Windows, rows_of
 from .peers import lerobot
 from .timing import Curves, console, draw_growth, machine, milliseconds, show
 
-OURS, DECODING, PLAIN = "foreact", "foreact, decoding zarr", "zarr, a frame a chunk"
+OURS, PLAIN = "foreact", "zarr, a frame a chunk"
 SECONDS = 0.5  # of a measurement at least: our batches take a fraction of a millisecond
 BATCHES, FRAMES = (16, 64, 256), (1, 2, 4)
 """What the growth plot goes through."""
@@ -92,7 +93,7 @@ def bench_loader(
             name: partial(_timed, start, batches)
             for name, start in {
                 OURS: partial(_ours, store, windows, batch_size, "memmap"),
-                DECODING: partial(_ours, store, windows, batch_size, "none"),
+                **{f"{OURS}, reader={r}": partial(_ours, store, windows, batch_size, r) for r in _decoding()},
                 **{f"{PLAIN}, {n} processes": partial(_torch, plain, batch_size, n) for n in (0, workers)},
             }.items()
         }
@@ -143,8 +144,13 @@ def _collected(path: Path, pixels: int) -> Store:
     return collect(["button-press-v3"], 10, path, cameras=envs.views("button-press-v3", None, pixels), seed=0)
 
 
-def _ours(store: Store, windows: Windows, batch_size: int, cache: str) -> Iterator[Any]:
-    return Loader(Dataset(store, windows, cache=cache), batch_size=batch_size, seed=0).iterate()
+def _decoding() -> list[str]:
+    """The readers that decode for each batch, as far as they are installed."""
+    return [r for r in READERS if r != "memmap" and (r != "tensorstore" or find_spec(r))]
+
+
+def _ours(store: Store, windows: Windows, batch_size: int, reader: str) -> Iterator[Any]:
+    return Loader(Dataset(store, windows, reader=reader), batch_size=batch_size, seed=0).iterate()
 
 
 def _torch(dataset: PlainWindows, batch_size: int, workers: int) -> Iterator[Any]:

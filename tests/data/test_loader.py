@@ -15,6 +15,7 @@ import torch
 from foreact.data import cache
 from foreact.data.batch import Batch, fake_batch
 from foreact.data.cache import cached_frames
+from foreact.data.dataset import READERS
 from foreact.data.loader import Dataset, Loader, split_episodes
 from foreact.data.schema import fake_episode
 from foreact.data.store import Store
@@ -43,9 +44,9 @@ def assert_same(a: Batch, b: Batch):
 # -- dataset
 
 
-@pytest.mark.parametrize("cache", ["memmap", "none"])
-def test_every_sample_is_what_the_store_holds(store, cache):
-    dataset = Dataset(store, WINDOWS, episodes=[0, 2, 3], cache=cache)
+@pytest.mark.parametrize("reader", READERS)
+def test_every_sample_is_what_the_store_holds(store, reader):
+    dataset = Dataset(store, WINDOWS, episodes=[0, 2, 3], reader=reader)
     assert len(dataset) == 7 + 12 + 5
     order = np.random.default_rng(0).permutation(len(dataset))
     batch = dataset.batch(order)
@@ -94,8 +95,8 @@ def test_bad_requests(store, robot, tmp_path):
         Dataset(store, WINDOWS, episodes=[4])
     with pytest.raises(UserError, match="no episodes to learn from"):
         Dataset(store, WINDOWS, episodes=[])
-    with pytest.raises(UserError, match="unknown frame cache 'ram'"):
-        Dataset(store, WINDOWS, cache="ram")
+    with pytest.raises(UserError, match="unknown reader of frames 'ram'"):
+        Dataset(store, WINDOWS, reader="ram")
     with (
         Store.create(tmp_path / "empty", robot, privileged=False) as empty,
         pytest.raises(UserError, match="it holds 0"),
@@ -108,7 +109,11 @@ def test_a_damaged_store_is_named_and_leaves_no_cache(store):
     with pytest.raises(UserError, match="'data/image/main' of episode 0"):
         Dataset(store, WINDOWS)
     assert not list(store.path.with_name("store.zarr.cache").glob("main-2*"))
-    assert len(Dataset(store, WINDOWS, cache="none")) == 27  # until a frame is asked for
+    for reader in ("zarr", "tensorstore"):
+        dataset = Dataset(store, WINDOWS, reader=reader)
+        assert len(dataset) == 27  # until a frame is asked for
+        with pytest.raises(UserError, match=r"array '(data/)?image/main'.* cannot be read"):
+            dataset.batch(np.array([0]))
 
 
 # -- cache of decoded frames
@@ -181,7 +186,7 @@ def test_where_the_store_is_read_only_the_users_cache_serves(store, tmp_path, mo
 
 
 def test_where_nothing_can_be_written_frames_are_decoded_when_needed(store, monkeypatch, caplog):
-    expected = Dataset(store, WINDOWS, cache="none").batch(np.arange(5))
+    expected = Dataset(store, WINDOWS, reader="zarr").batch(np.arange(5))
 
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -250,9 +255,9 @@ def test_bad_loaders():
 # -- ahead
 
 
-@pytest.mark.parametrize("cache", ["memmap", "none"])
-def test_a_thread_gives_the_same_batches_and_ends(store, cache):
-    loader = Loader(Dataset(store, WINDOWS, cache=cache), batch_size=8, seed=3)
+@pytest.mark.parametrize("reader", READERS)
+def test_a_thread_gives_the_same_batches_and_ends(store, reader):
+    loader = Loader(Dataset(store, WINDOWS, reader=reader), batch_size=8, seed=3)
     batches = loader.iterate(start=5)
     for step in range(5, 15):
         assert_same(next(batches), loader.batch_at(step))
@@ -283,7 +288,7 @@ from foreact.data.loader import Dataset, Loader
 from foreact.data.store import Store
 from foreact.data.windows import Windows
 if __name__ == "__main__":
-    dataset = Dataset(Store.open(sys.argv[1]), Windows(), cache="none")
+    dataset = Dataset(Store.open(sys.argv[1]), Windows(), reader="zarr")
     batches = Loader(dataset, batch_size=2, seed=0, workers=1).iterate()
     next(batches)
     print(*(p.pid for p in multiprocessing.active_children()), flush=True)
