@@ -175,12 +175,12 @@ def _results_folder(kind: str, checkpoint: str | None, runtime: str) -> Path:
 
 
 def export(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Write a checkpoint's network as ONNX graphs, and say how near and how fast they are."""
+    """Write a checkpoint's network for other runtimes, and say how near and how fast they are."""
     from .eval.export import export as run
     from .eval.export import show
 
-    found = run(config["checkpoint"], precisions=_names(config["precisions"]), data=config["data"], rows=config["rows"],
-                bounds=config["bounds"])  # fmt: skip
+    options = {name: config[name] for name in ("data", "rows", "bounds", "device")}
+    found = run(config["checkpoint"], runtimes=_names(config["runtimes"]), **options)
     show(found, console)
     fastest = min(found, key=lambda runtime: found[runtime]["ms"])
     say(f"Next: foreact eval checkpoint={config['checkpoint']} runtime={fastest}")

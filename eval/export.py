@@ -1,4 +1,4 @@
-"""`foreact export`: a checkpoint's network as ONNX graphs, with their error and their speed beside PyTorch's."""
+"""`foreact export`: a checkpoint's network for other runtimes, with their error and their speed beside PyTorch's."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -15,50 +15,51 @@ from ..data.store import Store
 from ..envs.errors import UserError, choose
 from ..policy import Policy, load_policy
 from ..policy.checkpoint import find_checkpoint
-from ..policy.exported import FOLDER, PRECISIONS, RUNTIMES
 from ..policy.exported import export as write
 from ..policy.inputs import observe, unbatched
+from ..policy.runtimes import EXPORTED, FOLDER, device_of
 from .journal import write_json
 
 
 def export(
     checkpoint: Path | str,
     *,
-    precisions: Sequence[str] = PRECISIONS,
+    runtimes: Sequence[str] = ("onnx", "onnx-int8"),
     data: Path | str | None = None,
     rows: int = 32,
     bounds: Mapping[str, float] | None = None,
+    device: str = "cpu",
 ) -> dict[str, Any]:
-    """Write the graphs into the checkpoint's folder and measure them; returns {runtime: numbers}, PyTorch's too.
+    """Write a checkpoint for other runtimes, into its folder, and measure them; returns {runtime: numbers}.
 
     data: a store whose observations the error is measured on, None for random ones · bounds: largest error of each
-    precision, root mean square over actions as a share of their range. Raises `UserError` above it, and leaves no graph
-    of that precision.
+    runtime, root mean square over actions as a share of their range · device: where `aot` is to run. Raises `UserError`
+    above a bound, and leaves no files of that runtime.
     """
+    for runtime in runtimes:
+        device_of(choose(runtime, EXPORTED, "exported runtime"), device)
     folder = find_checkpoint(checkpoint)
-    policy = load_policy(folder, "cpu")
+    policy = load_policy(folder, device)
     batch = _observations(policy, data, rows)
     seen, words = unbatched(batch), [policy.sentences.known[0]] * len(batch)
     foresee = policy.config.layout == "stacked"
-    example = observe(policy.transforms, policy.sentences, "cpu", seen[:2], words[:2], foresee=foresee)
-    files = write(policy.model, example, folder / FOLDER, [choose(p, PRECISIONS, "precision") for p in precisions])
+    example = observe(policy.transforms, policy.sentences, policy.device, seen[:2], words[:2], foresee=foresee)
+    files = write(policy.model, example, folder / FOLDER, runtimes)
     wanted = _act(policy, seen, words)
     found: dict[str, Any] = {"torch": {"ms": _milliseconds(policy, seen, words)}}
-    for runtime, precision in RUNTIMES.items():
-        if precision in precisions:
-            fast = load_policy(folder, "cpu", runtime)
-            mine = [file for name, file in files.items() if name.endswith(precision)]
-            error = _error(policy, _act(fast, seen, words), wanted)
-            bound = (bounds or {}).get(precision, float("inf"))
-            if not error["rms"] <= bound:
-                for file in mine:
-                    file.unlink()
-                raise UserError(
-                    f"runtime {runtime}: actions differ from PyTorch's by {error['rms']:.2g} of their range, more than "
-                    f"the bound {bound:g}. Its graphs are removed; bounds.{precision}= sets another bound"
-                )
-            size = sum(file.stat().st_size for file in mine)
-            found[runtime] = {**error, "ms": _milliseconds(fast, seen, words), "bytes": size}
+    for runtime, mine in files.items():
+        fast = load_policy(folder, device, runtime)
+        error = _error(policy, _act(fast, seen, words), wanted)
+        bound = (bounds or {}).get(runtime, float("inf"))
+        if not error["rms"] <= bound:
+            for file in mine:
+                file.unlink()
+            raise UserError(
+                f"runtime {runtime}: actions differ from PyTorch's by {error['rms']:.2g} of their range, more than the "
+                f"bound {bound:g}. Its files are removed; bounds.{runtime}= sets another bound"
+            )
+        size = sum(file.stat().st_size for file in mine)
+        found[runtime] = {**error, "ms": _milliseconds(fast, seen, words), "bytes": size}
     write_json(folder / FOLDER / "export.json", found)
     return found
 

@@ -108,7 +108,7 @@ def evaluate(
     video: films of the first so many episodes of each task. cameras: other views than the checkpoint's own.
     out: a folder for results.json, report.html, videos and the journal from which the same call resumes.
     run: the training run whose curves the report shows; None: `out` or the folder above it, if it holds one.
-    device, runtime: for a policy that is loaded here (`policy.exported.RUNTIMES`).
+    device, runtime: for a policy that is loaded here (`policy.runtimes.RUNTIMES`).
 
     Raises `UserError` on a policy that does not fit the environments, before anything is rolled out.
     """

@@ -94,13 +94,13 @@ def find_checkpoint(path: Path | str) -> Path:
 
 
 def load_policy(path: Path | str, device: str = "auto", runtime: str = "torch") -> Policy:
-    """Load what acts. path: a run folder or a checkpoint folder · runtime: of `exported.RUNTIMES`.
+    """Load what acts. path: a run folder or a checkpoint folder · runtime: of `runtimes.RUNTIMES`.
 
     Raises `UserError` where it is none, is damaged, or was not exported for that runtime.
     """
-    from .exported import FOLDER, RUNTIMES, Exported
+    from .runtimes import RUNTIMES, at_work, device_of
 
-    precision, folder = RUNTIMES[choose(runtime, RUNTIMES, "runtime")], find_checkpoint(path)
+    device, folder = resolve_device(device_of(choose(runtime, RUNTIMES, "runtime"), device)), find_checkpoint(path)
     about = read_about(folder)
     try:
         normalizers = json.loads((folder / "normalizers.json").read_text())
@@ -121,11 +121,7 @@ def load_policy(path: Path | str, device: str = "auto", runtime: str = "torch") 
         else {"future": about["future_scale"]},  # as written before depth was foreseen
         model.tokenizer,
     )
-    if precision and device not in ("auto", "cpu"):
-        raise UserError(f"runtime {runtime!r} runs on the CPU, and device={device} was asked for")
-    device = resolve_device("cpu" if precision else device)
-    if precision:
-        model = Exported(model.eval(), folder / FOLDER, precision)
+    model = at_work(model.eval(), runtime, folder, device)
     learned = [build(Learned, one, "learned") for one in about.get("learned", ())]
     policy = Policy(model, transforms, sentences, about["tasks"], device, learned)
     policy.runtime = runtime

@@ -36,6 +36,12 @@ class Encoding:
         condition = None if self.condition is None else self.condition[rows]
         return Encoding(self.context[rows], beside, condition, self.views)
 
+    def clone(self) -> "Encoding":
+        """A copy in memory of its own."""
+        context = Context([(k.clone(), v.clone()) for k, v in self.context.layers], self.context.tokens.clone())
+        beside = {name: values.clone() for name, values in self.beside.items()}
+        return Encoding(context, beside, None if self.condition is None else self.condition.clone(), self.views)
+
 
 @dataclass(frozen=True)
 class Wiring:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -15,9 +16,10 @@ from rich.table import Table
 
 from ...policy.config import ModelConfig
 from ...policy.device import resolve_device
-from ...policy.exported import Exported, export
+from ...policy.exported import export
 from ...policy.inputs import observe
 from ...policy.policy import Policy
+from ...policy.runtimes import EXPORTED, FOLDER, at_work
 from ...policy.segments import QUERIES
 from ...policy.tokens.images import ImageConfig
 from .model import deeper, fake_policy
@@ -100,15 +102,16 @@ def _seen(policy: Policy) -> dict[str, Any]:
 
 
 def _exported(config: ModelConfig, folder: Path) -> dict[str, Policy]:
-    """The same network as ONNX graphs."""
+    """The same network in the runtimes that need an export."""
     plain = fake_policy(config)
     foresee = config.layout == "stacked"
     observed = observe(plain.transforms, plain.sentences, "cpu", [_seen(plain)] * 2, ["go"] * 2, foresee=foresee)
-    export(plain.model, observed, folder)
+    runtimes = [name for name in EXPORTED if name != "aot" or shutil.which("g++")]  # it compiles C++
+    export(plain.model, observed, folder / FOLDER, runtimes)
     arms = {}
-    for name, precision in (("onnx", "fp32"), ("onnx-int8", "int8")):
+    for name in runtimes:
         arms[name] = fake_policy(config)
-        arms[name].model = Exported(arms[name].model, folder, precision)
+        arms[name].model = at_work(arms[name].model, name, folder, "cpu")
     return arms
 
 

@@ -12,8 +12,8 @@ from foreact.eval.export import export as export_checkpoint
 from foreact.policy import load_policy
 from foreact.policy.checkpoint import write_policy
 from foreact.policy.config import SolverConfig
-from foreact.policy.exported import FOLDER, Exported
-from foreact.policy.inputs import unbatched
+from foreact.policy.inputs import observe, unbatched
+from foreact.policy.runtimes import FOLDER, Exported
 
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
@@ -35,7 +35,7 @@ def exported(request, make_policy, preset, tmp_path_factory):
         for weight in policy.model.parameters():
             weight.mul_(0.5)  # chunks that clipping leaves alone
     write_policy(folder, policy)
-    return folder, policy, export_checkpoint(folder, rows=4, bounds={"fp32": 1e-5, "int8": 0.1})
+    return folder, policy, export_checkpoint(folder, rows=4, bounds={"onnx": 1e-5, "onnx-int8": 0.1})
 
 
 def act(policy, rows: int, words: str = "go left") -> np.ndarray:
@@ -88,13 +88,48 @@ def test_the_graphs_do_the_work(exported, monkeypatch):
 
 def test_errors_name_both_sides(exported, tmp_path, monkeypatch):
     folder = shutil.copytree(exported[0], tmp_path / "copy")
-    graphs = {f"{name} int8": folder / FOLDER / f"{name}.int8.onnx" for name in ("encode", "denoise")}
-    monkeypatch.setattr("foreact.eval.export.write", lambda *args: {k: v for k, v in graphs.items() if v.is_file()})
+    graphs = [folder / FOLDER / f"{name}.int8.onnx" for name in ("encode", "denoise")]
+    monkeypatch.setattr("foreact.eval.export.write", lambda *args: {"onnx-int8": [v for v in graphs if v.is_file()]})
     with pytest.raises(UserError, match=r"differ from PyTorch's by .* more than the bound 1e-12"):
-        export_checkpoint(folder, precisions=["int8"], rows=2, bounds={"int8": 1e-12})
+        export_checkpoint(folder, runtimes=["onnx-int8"], rows=2, bounds={"onnx-int8": 1e-12})
     with pytest.raises(UserError, match=r"int8.onnx: not there; make it with: foreact export"):
         load_policy(folder, runtime="onnx-int8")
     with pytest.raises(UserError, match="runtime 'onnx' runs on the CPU, and device=cuda was asked for"):
         load_policy(folder, "cuda", "onnx")
-    with pytest.raises(UserError, match="unknown runtime 'tensorrt'; choose one of: onnx, onnx-int8, torch"):
+    with pytest.raises(UserError, match=r"unknown runtime 'tensorrt'; .* aot, compiled, onnx, onnx-int8, torch"):
         load_policy(folder, runtime="tensorrt")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+class TestCompiled:
+    def test_ahead_of_time(self, exported):
+        folder, policy, _ = exported
+        found = export_checkpoint(folder, runtimes=["aot"], rows=4, bounds={"aot": 1e-5})
+        assert found["aot"]["bytes"] > 1000
+        fast = load_policy(folder, runtime="aot")
+        for rows in (1, 3):
+            np.testing.assert_allclose(act(fast, rows), act(policy, rows), atol=1e-4)
+
+    def test_when_it_is_first_called(self, exported):
+        folder, policy, _ = exported
+        fast = load_policy(folder, runtime="compiled")
+        np.testing.assert_allclose(act(fast, 2), act(policy, 2), atol=1e-4)
+
+
+def test_a_kept_encoding_is_in_memory_of_its_own(exported):
+    _, policy, _ = exported
+    seen = unbatched(fake_batch(policy.embodiment, size=2, n_obs_steps=2, horizon=6, n_future=2))
+    stacked = policy.config.layout == "stacked"
+    with torch.no_grad():
+        encoding = policy.model.encode(
+            observe(policy.transforms, policy.sentences, "cpu", seen, ["go left"] * 2, foresee=stacked)
+        )
+        kept = encoding.clone()
+        expected = [k.clone() for k, _ in encoding.context.layers] + list(map(torch.clone, encoding.beside.values()))
+        for k, _ in encoding.context.layers:
+            k.zero_()
+        for values in encoding.beside.values():
+            values.zero_()
+    found = [*(k for k, _ in kept.context.layers), *kept.beside.values()]
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))

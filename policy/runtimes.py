@@ -1,0 +1,133 @@
+"""What runs a policy's network when it acts: PyTorch as it is, PyTorch compiled, or what `foreact export` wrote.
+
+All but the observation and the query that acts run in PyTorch whatever the runtime.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..envs.errors import UserError
+from .denoiser import Encoding, Wiring
+from .graphs import acting, flat, graphs
+from .model import Model
+from .nn.backbone import Context
+from .segments import Segment
+from .transforms import Observation
+
+EXPORTED = {"onnx": "fp32.onnx", "onnx-int8": "int8.onnx", "aot": "pt2"}
+"""Runtimes that need an export: name → how their files end."""
+RUNTIMES = ("torch", "compiled", *EXPORTED)
+FOLDER = "exported"
+"""The folder of a checkpoint that holds what was exported."""
+
+Run = Callable[[Sequence[Tensor]], Sequence[Tensor]]
+
+
+def at_work(model: Model, runtime: str, folder: Path, device: str) -> Model:
+    """The model as that runtime runs it; folder: of its checkpoint. Raises `UserError` where it was not exported."""
+    if runtime == "torch":
+        return model
+    return _compiled(model, device) if runtime == "compiled" else Exported(model, folder / FOLDER, runtime)
+
+
+def device_of(runtime: str, device: str) -> str:
+    """Where a runtime runs. `UserError` for ONNX Runtime on anything but the CPU."""
+    if not runtime.startswith("onnx"):
+        return device
+    if device not in ("auto", "cpu"):
+        raise UserError(f"runtime {runtime!r} runs on the CPU, and device={device} was asked for")
+    return "cpu"
+
+
+def file_of(folder: Path, name: str, runtime: str) -> Path:
+    """The file of one function."""
+    return folder / f"{name}.{EXPORTED[runtime]}"
+
+
+def _compiled(model: Model, device: str) -> Model:
+    """By `torch.compile`, at the first call of each shape: half a minute. On a GPU as CUDA graphs."""
+    cuda = device.startswith("cuda")
+    options: dict[str, Any] = {"dynamic": False, "mode": "reduce-overhead" if cuda else None}
+    encode, denoise = torch.compile(model.encode, **options), torch.compile(model.denoise, **options)
+
+    def kept(*args: Any, **kwargs: Any) -> Any:
+        # a CUDA graph writes over what it returned before, and the encoding is read at every solver step
+        torch.compiler.cudagraph_mark_step_begin()
+        return encode(*args, **kwargs).clone()
+
+    model.encode = kept if cuda else encode  # type: ignore[method-assign]
+    model.denoise = denoise  # type: ignore[method-assign]
+    return model
+
+
+class Exported(Model):
+    """A model whose observation and acting query run as exported functions, and all else as before."""
+
+    def __init__(self, model: Model, folder: Path, runtime: str):
+        self.__dict__.update(model.__dict__)  # the same weights, not a copy
+        files = {name: file_of(folder, name, runtime) for name in graphs(model)}
+        if missing := [str(file) for file in files.values() if not file.is_file()]:
+            raise UserError(
+                f"{', '.join(missing)}: not there; make it with: foreact export checkpoint={folder.parent} "
+                f"runtimes=[{runtime}]"
+            )
+        self.run: dict[str, Run] = {n: (_library if runtime == "aot" else _session)(f) for n, f in files.items()}
+
+    def encode(self, observation: Observation, clean: Tensor | None = None) -> Encoding:
+        if "encode" not in self.run or observation.state is None or observation.views is not None:
+            return super().encode(observation, clean)
+        *layers, tokens = self.run["encode"]((observation.images, observation.state, observation.sentence))
+        depth = len(layers) // 2
+        context = Context(list(zip(layers[:depth], layers[depth:], strict=True)), tokens)
+        return Encoding(context, observation.beside, views=observation.views)
+
+    def denoise(
+        self,
+        segments: Mapping[str, Segment],
+        encoding: Encoding,
+        *,
+        rows: Tensor | None = None,
+        wiring: Wiring | None = None,
+    ) -> dict[str, Tensor]:
+        plain = encoding.views is None and not any(s.observed or s.clean is not None for s in segments.values())
+        if not plain or sorted(segments) != sorted(acting(self)):
+            return super().denoise(segments, encoding, rows=rows, wiring=wiring)
+        rows = self.modulation(self.times(segments), encoding.condition) if rows is None else rows
+        if encoding.condition is None:
+            rows = rows[:1]  # all samples of an evaluation have the same times
+        return dict(zip(acting(self), self.run["denoise"](flat(self, segments, encoding, rows)), strict=True))
+
+
+def _session(file: Path) -> Run:
+    """ONNX Runtime, on as many threads as PyTorch has."""
+    need("onnxruntime")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    return partial(_feed, onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"]))
+
+
+def _feed(session: Any, inputs: Sequence[Tensor]) -> list[Tensor]:
+    names = [i.name for i in session.get_inputs()]
+    feed = {name: np.ascontiguousarray(x.numpy()) for name, x in zip(names, inputs, strict=True)}
+    return [torch.from_numpy(array) for array in session.run(None, feed)]
+
+
+def _library(file: Path) -> Run:
+    """What AOTInductor compiled, for the device that it was exported on."""
+    library = torch._inductor.aoti_load_package(str(file))
+    return lambda inputs: library(*(x.contiguous() for x in inputs))
+
+
+def need(*packages: str) -> None:
+    """`UserError` where a package of the extra `deploy` is missing."""
+    if missing := [name for name in packages if find_spec(name) is None]:
+        raise UserError(f"ONNX needs {', '.join(missing)}: pip install 'foreact[deploy]'")
