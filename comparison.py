@@ -32,7 +32,8 @@ Settings = tuple[dict[str, Any], dict[str, Any]]
 class Comparison:
     """What a comparison's YAML says.
 
-    arms: name → settings of `foreact train` for that arm, such as {model: joint/small, model.coupling: full} · tasks ·
+    arms: name → settings of `foreact train` for that arm, such as {model: joint/small, model.coupling: full} · only:
+    the arms to run now, for more training seeds of some; the table keeps what there is of the others · tasks ·
     per_task: one policy for each task, not one for all · seeds: training seeds · data: sources as in `foreact train`,
     where one without a path means the collected store; null for all of it · tokenizer: settings of `foreact train
     model=tokenizer/kl` on that data, for the arms that say `tokenizer: true`; empty for none · collect, train, eval:
@@ -45,6 +46,7 @@ class Comparison:
     tasks: tuple[str, ...]
     baseline: str
     seeds: tuple[int, ...] = (0,)
+    only: tuple[str, ...] = ()
     per_task: bool = False
     out: str | None = None
     data: Any = None
@@ -58,6 +60,8 @@ class Comparison:
         if not self.arms or not self.tasks or not self.seeds:
             raise UserError(f"comparison {self.name!r} needs at least one arm, task and seed")
         choose(self.baseline, self.arms, "baseline arm")
+        for arm in self.only:
+            choose(arm, self.arms, "arm")
         positive("jobs", self.jobs)
         without = [name for name, arm in self.arms.items() if arm.get("tokenizer") is True and not self.tokenizer]
         if without:
@@ -92,7 +96,7 @@ def compare(name: str, overrides: Sequence[str]) -> dict[str, Any]:
     The same command goes on where it stopped. The table is written anew after each run, so it can be read meanwhile.
     """
     plan = load(name, overrides)
-    runs = [(arm, seed, group) for seed in plan.seeds for arm in plan.arms for group in _groups(plan)]
+    runs = [(arm, seed, group) for seed in plan.seeds for arm in plan.only or plan.arms for group in _groups(plan)]
     asked = {run: _settings(plan, *run) for run in runs}
     for train, evaluate in asked.values():  # all before the first begins
         config_of("train", as_overrides(train)), config_of("eval", as_overrides(evaluate))

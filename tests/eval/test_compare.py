@@ -132,6 +132,9 @@ class TestPlan:
         assert summary["arms"]["b"]["success"] == 1
         comparison.compare(path, ["seeds=[0,1]"])
         assert len(done) == 8
+        summary = comparison.compare(path, ["seeds=[0,1,2]", "only=[b]"])
+        assert [d[1] for d in done[8:]] == ["o/b/seed2"] * 2
+        assert [len(arm["per_seed"]) for arm in summary["arms"].values()] == [2, 3]
 
     def test_an_arm_can_take_the_tokenizer_of_the_comparison(self, tmp_path):
         tokenizer = "data: {episodes: [0, 5]}\ntokenizer: {steps: 3}\n"
@@ -148,6 +151,7 @@ class TestPlan:
         [
             (("baseline: a", "baseline: z"), "unknown baseline arm 'z'; choose one of: a, b"),
             (("tasks: [reach-v3]", "tasks: []"), "at least one arm, task and seed"),
+            (("name: c", "name: c\nonly: [z]"), "unknown arm 'z'; choose one of: a, b"),
             (("name: c", "nam: c"), "unknown setting of .*'nam'"),
             (("action/tiny", "action/huge"), "action/huge"),
         ],
