@@ -18,7 +18,7 @@ slow: install
 
 bench-peers: install  ## lerobot beside foreact: its own environment (1 GB), then the benches that take it; half an hour
 	bash scripts/peers.sh
-	for bench in loader train act; do .venv/bin/foreact bench $$bench device=cpu lerobot=.venv-lerobot/bin/python $(ARGS); done
+	for bench in loader train act; do .venv/bin/foreact bench $$bench device=cpu lerobot=.venv-lerobot/bin/python $(ARGS) || exit 1; done
 
 lint: install
 	.venv/bin/ruff format --check .

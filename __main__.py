@@ -34,7 +34,7 @@ VERBS = {
     "train": ("a policy on a store", "train"),
     "eval": ("a checkpoint, the experts or random actions in the simulator; or replay a store", "eval"),
     "imagine": ("what a checkpoint foresees, beside what came: videos, PSNR, SSIM", "imagine"),
-    "export": ("a checkpoint to ONNX graphs for fast CPUs, with their error and speed", "export"),
+    "export": ("a checkpoint for faster runtimes, with their error and speed", "export"),
     "run": ("an experiment: collect, train and evaluate in one", "run"),
 }
 

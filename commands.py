@@ -183,7 +183,8 @@ def export(config: Mapping[str, Any]) -> dict[str, Any]:
     found = run(config["checkpoint"], runtimes=_names(config["runtimes"]), **options)
     show(found, console)
     fastest = min(found, key=lambda runtime: found[runtime]["ms"])
-    say(f"Next: foreact eval checkpoint={config['checkpoint']} runtime={fastest}")
+    where = f" device={config['device']}" if fastest == "aot" else ""
+    say(f"Next: foreact eval checkpoint={config['checkpoint']} runtime={fastest}{where}")
     return found
 
 

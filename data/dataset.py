@@ -130,7 +130,8 @@ class Dataset:
         self._maps = {name: np.load(file, mmap_mode="r") for name, file in files.items()}
 
     def _open_source(self, store: Store | None) -> Store | TensorRows:
-        return TensorRows(self.path) if self._reader == "tensorstore" else store or Store.open(self.path)
+        store = store or Store.open(self.path)
+        return TensorRows(store) if self._reader == "tensorstore" else store
 
     def _frames(self, name: str, index: np.ndarray) -> torch.Tensor:
         """Pictures (B, T, ...) of an array of the store, at its rows `index` (B, T)."""

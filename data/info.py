@@ -36,6 +36,7 @@ def describe(store: Store) -> dict[str, Any]:
         "arrays": [_array(store, name) for name in store.names],
         "conventions": attributes.get("conventions", {}),
         "collected": attributes.get("collect", {}),
+        "derived": [_derived(folder) for folder in sorted((store.path / "derived").glob("*"))],
     }
 
 
@@ -51,7 +52,12 @@ def info(path: Path | str, console: Console | None = None) -> dict[str, Any]:
         f"{megabytes(facts['bytes'])}, success {percent(facts['success'])}, "
         f"from {', '.join(f'{source} ({n})' for source, n in facts['sources'].items()) or 'nobody yet'}"
     )
-    for title, key in (("tasks", "tasks"), ("cameras", "cameras"), ("arrays", "arrays")):
+    for title, key in (
+        ("tasks", "tasks"),
+        ("cameras", "cameras"),
+        ("arrays", "arrays"),
+        ("made from it, and can be deleted when nothing runs", "derived"),
+    ):
         _print_table(console, title, facts[key])
     settings = {name: value for name, value in facts["collected"].items() if name != "tasks"}
     if settings:
@@ -106,6 +112,11 @@ def _array(store: Store, name: str) -> dict[str, Any]:
     smaller = f"{raw / max(sum(files), 1):.1f}x"
     return {"array": name, "shape": " x ".join(map(str, shape)), "type": str(rows.dtype), "files": len(files),
             "on disk": megabytes(sum(files)), "compressed": smaller}  # fmt: skip
+
+
+def _derived(folder: Path) -> dict[str, Any]:
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return {"folder": f"derived/{folder.name}", "size": megabytes(size)}
 
 
 def _print_table(console: Console, title: str, rows: list[dict[str, Any]]) -> None:

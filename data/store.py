@@ -130,8 +130,12 @@ class Store:
 
     def row(self, name: str) -> tuple[tuple[int, ...], np.dtype]:
         """Shape and type of one row of the array `name`."""
-        node = self._arrays.nodes["data/" + choose(name, self.names, f"array of store {self.path}")]
+        node = self.metadata(name)
         return tuple(node["shape"][1:]), np.dtype(node["data_type"])
+
+    def metadata(self, name: str) -> dict[str, Any]:
+        """What zarr.json says of the array `name`, with the shape that is committed."""
+        return self._arrays.nodes["data/" + choose(name, self.names, f"array of store {self.path}")]
 
     def read(self, name: str, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Rows (n, ...) of the array `name`: one of 'state', 'action', 'action_executed', 'privileged',

@@ -1,6 +1,5 @@
 """Who acts: a learned policy, batched in the main process; or expert and random inside the workers."""
 
-import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -176,7 +175,7 @@ class PolicyActor:
 
     @cached_property
     def _fingerprint(self) -> str | None:
-        return fingerprint(self.policy)
+        return weights_of(self.policy)
 
     def act(self, asked: Sequence[Asked]) -> tuple[np.ndarray, float]:
         """Chunks (B, K, A) for at most `batch_shape` looks, and the milliseconds that they took.
@@ -229,16 +228,12 @@ class PolicyActor:
                 )
 
 
-def fingerprint(policy: Any) -> str | None:
-    """Sixteen hexadecimal digits of a policy's weights, or None where it has no `state_dict`."""
+def weights_of(policy: Any) -> str | None:
+    """A short name for a policy's weights, or None where it has no `state_dict`."""
+    from ..policy.fingerprint import fingerprint
+
     network = next((m for m in (policy, getattr(policy, "model", None)) if hasattr(m, "state_dict")), None)
-    if network is None:
-        return None
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(tensor.detach().cpu().float().numpy()).tobytes())
-    return digest.hexdigest()[:16]
+    return None if network is None else fingerprint(network)
 
 
 def as_actor(policy: Any, *, device: str = "auto", runtime: str = "torch", **options: Any) -> InsideActor | PolicyActor:

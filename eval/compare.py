@@ -38,8 +38,9 @@ class Arm:
     @property
     def outcomes(self) -> Outcomes:
         """Success of the networks, in the order of training seeds."""
+        tasks = [task for task, _ in self.episodes]
         rows = [[float(e["success"]) for rows in self.runs[s].values() for e in rows] for s in sorted(self.runs)]
-        return Outcomes(np.array(rows), np.array([task for task, _ in self.episodes]))
+        return Outcomes(np.array(rows), np.array(tasks))
 
 
 def _refuse(who: str) -> NoReturn:

@@ -1,5 +1,6 @@
 """`foreact export`: a checkpoint's network for other runtimes, with their error and their speed beside PyTorch's."""
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,7 +38,7 @@ def export(
     above a bound, and leaves no files of that runtime.
     """
     for runtime in runtimes:
-        device_of(choose(runtime, EXPORTED, "exported runtime"), device)
+        device = device_of(choose(runtime, EXPORTED, "exported runtime"), device)
     folder = find_checkpoint(checkpoint)
     policy = load_policy(folder, device)
     batch = _observations(policy, data, rows)
@@ -60,7 +61,9 @@ def export(
             )
         size = sum(file.stat().st_size for file in mine)
         found[runtime] = {**error, "ms": _milliseconds(fast, seen, words), "bytes": size}
-    write_json(folder / FOLDER / "export.json", found)
+    file = folder / FOLDER / "export.json"
+    before = json.loads(file.read_text()) if file.is_file() else {}
+    write_json(file, before | found)
     return found
 
 

@@ -1,7 +1,9 @@
 """`foreact imagine`: ask a checkpoint what comes, on stored or fresh episodes, and compare with what came."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from ..data.dataset import Dataset
 from ..data.store import Store
 from ..envs.errors import UserError, choose
 from ..policy import Policy
+from ..policy.config import positive
 from ..policy.inputs import unbatched
 from ..policy.known import KNOWN, known
 from ..policy.policy import Answer, Given
@@ -51,6 +54,9 @@ def imagine(
     Returns what imagine.json holds. `UserError` where the policy does not fit the store, or was not trained on a query
     and does not know its roles.
     """
+    for name, value in (("every", every), ("samples", samples), ("episodes", episodes)):
+        if isinstance(value, int):
+            positive(name, value)
     queries = list(queries) if queries else _trained(policy)
     for query in queries:
         _check(policy, query)
@@ -73,7 +79,9 @@ def imagine(
                 for part in np.array_split(looks, -(-len(looks) // ROWS)):
                     batch = dataset.batch(part)
                     told = [sentences[i] for i in batch.task.tolist()]
-                    board += _ask(policy, batch, told, part, query, (guidance, samples), score)
+                    given, hidden = _given(policy, batch, query)
+                    ask = partial(policy.ask, query, unbatched(batch), told, given=given, guidance=guidance)
+                    board += _compare(policy, query, batch, hidden, _mean(ask, part, samples), score)
                     bar.advance(task, len(part))
                 if number < shown:
                     boards.append(board)
@@ -87,9 +95,9 @@ def imagine(
     return found
 
 
-def _numbers(policy: Policy, data: Store, episodes: int | Sequence[int]) -> tuple[list[int], list[int]]:
-    """The episodes to ask about, and which of them the policy learned from."""
-    learned = {number for one in policy.learned for number in one.of(data)}
+def _numbers(policy: Policy, data: Store, episodes: int | Sequence[int]) -> tuple[list[int], list[int] | None]:
+    """The episodes to ask about, and which of them the policy learned from, None where it does not say."""
+    learned = {number for one in policy.learned or () for number in one.of(data)}
     if isinstance(episodes, int):
         unseen = [number for number in range(len(data)) if number not in learned]
         episodes = (unseen or range(len(data)))[-episodes:]
@@ -97,26 +105,26 @@ def _numbers(policy: Policy, data: Store, episodes: int | Sequence[int]) -> tupl
     seen = [number for number in numbers if number in learned]
     if seen:
         log.warning("%d of the %d episodes were learned from: %s", len(seen), len(numbers), seen)
-    return numbers, seen
+    if policy.learned is None:
+        log.warning("the checkpoint does not say what it learned from: these episodes may be among it")
+    return numbers, None if policy.learned is None else seen
 
 
-def _ask(
-    policy: Policy,
-    batch: Batch,
-    sentences: list[str],
-    rows: np.ndarray,
-    query: str,
-    how: tuple[float, int],
-    score: Score,
-) -> list[Look]:
-    given, hidden = _given(policy, batch, query)
-    guidance, samples = how
+def _mean(ask: Callable[..., Answer], rows: np.ndarray, samples: int) -> Answer:
+    """The answer for each row, with actions that are the mean of so many draws."""
+    answer = ask(_keys(rows, 0))
+    if answer.actions is None or samples == 1:
+        return answer
+    others = [ask(_keys(rows, draw)).actions for draw in range(1, samples)]
+    return replace(answer, actions=np.mean(np.stack([answer.actions, *others]), axis=0))  # type: ignore[list-item]
 
-    def ask(draw: int) -> Answer:
-        keys = [(0, int(row), draw) for row in rows]
-        return policy.ask(query, unbatched(batch), sentences, keys, given, guidance=guidance)
 
-    answer = ask(0)
+def _keys(rows: np.ndarray, draw: int) -> list[tuple[int, ...]]:
+    return [(0, int(row), draw) for row in rows]
+
+
+def _compare(policy: Policy, query: str, batch: Batch, hidden: Tensor, answer: Answer, score: Score) -> list[Look]:
+    """Score an answer against what came."""
     now, real = _pictures(policy, batch.images)[:, :, -1:], _pictures(policy, batch.future)
     if answer.frames:
         score.add_pictures(_stacked(policy, answer), real, now, hidden)
@@ -126,12 +134,11 @@ def _ask(
         padded = batch.future_pad if policy.poses else batch.action_pad
         assert wanted is not None
         assert padded is not None
-        actions = answer.actions + sum(ask(draw).actions for draw in range(1, samples))  # type: ignore[operator]
-        score.add_actions(actions / samples, wanted, padded)
+        score.add_actions(answer.actions, wanted, padded)
     shown = [_by_camera(policy, pictures) for pictures in (now, real)]
     if not answer.frames:
         return []
-    return [Look(shown[0][i], shown[1][i], {c: f[i, -1] for c, f in answer.frames.items()}) for i in range(len(rows))]
+    return [Look(shown[0][i], shown[1][i], {c: f[i, -1] for c, f in answer.frames.items()}) for i in range(len(batch))]
 
 
 def _by_camera(policy: Policy, pictures: Tensor) -> list[dict[str, np.ndarray]]:

@@ -72,7 +72,7 @@ def write_policy(folder: Path, policy: Policy) -> None:
         "tasks": policy.tasks,
         "instructions": list(policy.sentences.known),
         "scales": dict(transforms.scales),
-        "learned": [asdict(one) for one in policy.learned],
+        "learned": None if policy.learned is None else [asdict(one) for one in policy.learned],
     }
     _write_json(folder / "policy.json", about)
 
@@ -91,6 +91,19 @@ def find_checkpoint(path: Path | str) -> Path:
         return path / "checkpoints" / pointer.read_text().strip()
     what = "has no checkpoint yet" if path.is_dir() else "does not exist"
     raise UserError(f"{path} {what}; give a run folder of `foreact train` or one of its checkpoints/ folders")
+
+
+def find_finished(path: Path | str) -> Path:
+    """As `find_checkpoint`, for what others are made from: a run has to be at its end, or one of its checkpoints named.
+
+    Raises `UserError` where it is not.
+    """
+    folder, about = find_checkpoint(path), Path(path) / "run.json"
+    if folder != Path(path) and about.is_file():
+        steps = json.loads(about.read_text())["config"]["train"]["steps"]
+        if folder.name != f"{steps:08d}":
+            raise UserError(f"{path} is trained to step {int(folder.name)} of {steps}: train on, or name {folder}")
+    return folder
 
 
 def load_policy(path: Path | str, device: str = "auto", runtime: str = "torch") -> Policy:
@@ -122,7 +135,8 @@ def load_policy(path: Path | str, device: str = "auto", runtime: str = "torch") 
         model.tokenizer,
     )
     model = at_work(model.eval(), runtime, folder, device)
-    learned = [build(Learned, one, "learned") for one in about.get("learned", ())]
+    noted = about.get("learned")
+    learned = None if noted is None else [build(Learned, one, "learned") for one in noted]
     policy = Policy(model, transforms, sentences, about["tasks"], device, learned)
     policy.runtime = runtime
     return policy

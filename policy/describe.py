@@ -15,7 +15,7 @@ def describe(model: ModelConfig | TokenizerConfig, data: Any, train: TrainConfig
     """Parameters, tokens, pixels, chunk length and the amount of data, as text."""
     if isinstance(model, TokenizerConfig):
         return _describe_tokenizer(model)
-    mixture = Mixture(data, model.windows, held_out=train.held_out, seed=train.seed)
+    mixture = Mixture(data, model.windows, held_out=train.held_out, seed=train.seed, reader=train.reader)
     network = Model(model, mixture.embodiment, len(mixture.tasks))
     steps, episodes = (
         sum(len(x) for x in parts) for parts in (mixture.datasets, [d.episodes for d in mixture.datasets])

@@ -24,6 +24,7 @@ from .config import ModelConfig, Process, SolverConfig, positive
 from .denoiser import Denoiser, Encoding
 from .device import autocast
 from .diffusion.path import PATHS, Path, estimate, expand, target
+from .fingerprint import fingerprint
 from .fitting import Batches, TrainConfig
 from .inputs import unbatched
 from .loss import Drawn, Lesson, Losses, objective
@@ -139,6 +140,7 @@ class Distiller(Trainer):
             raise UserError(f"align={config.align} is a loss that a student does not have; align=0")
         super().__init__(data, about.student(teacher.config), config, start=teacher)
         self.about, self.teacher = about, teacher
+        self.origin = {**self.origin, "teacher": fingerprint(teacher.model)}
 
     def losses(self, sources: Batches, generator: torch.Generator) -> Losses:
         def teach(observation: Observation, own: Encoding) -> Lesson:

@@ -2,6 +2,9 @@
 
 import contextlib
 import logging
+import os
+import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..envs.errors import choose
+from ..envs.errors import UserError, choose
 from .graphs import Denoise, traced
 from .model import Model
 from .runtimes import EXPORTED, file_of, need
@@ -25,20 +28,26 @@ def export(model: Model, observation: Observation, folder: Path, runtimes: Seque
     """
     for runtime in runtimes:
         choose(runtime, EXPORTED, "exported runtime")
-    if any(runtime != "aot" for runtime in runtimes):
+    onnx = [runtime for runtime in runtimes if runtime != "aot"]
+    if onnx:
         need("onnx", "onnxscript", "onnxruntime")
+    if "aot" in runtimes and not shutil.which(os.environ.get("CXX", "g++")):
+        raise UserError("runtime 'aot' compiles C++: install g++, or name a compiler in CXX")
     folder.mkdir(parents=True, exist_ok=True)
     written: dict[str, list[Path]] = {runtime: [] for runtime in runtimes}
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), _quiet(), tempfile.TemporaryDirectory() as drafts:
         for name, (graph, inputs, shared) in traced(model, observation).items():
             shapes = _any_batch(graph, len(inputs), shared)
             if "aot" in runtimes:
-                written["aot"].append(_compile(graph, inputs, shapes, file_of(folder, name, "aot")))
-            if written.keys() - {"aot"}:
-                plain = _write(graph, inputs, shapes, file_of(folder, name, "onnx"))
-                if "onnx-int8" in runtimes:
-                    written["onnx-int8"].append(_quantize(plain, file_of(folder, name, "onnx-int8")))
-                written["onnx"].append(plain) if "onnx" in runtimes else plain.unlink()
+                library = file_of(folder, name, "aot", str(inputs[0].device))
+                written["aot"].append(_compile(graph, inputs, shapes, library))
+            plain = file_of(folder if "onnx" in runtimes else Path(drafts), name, "onnx")
+            if onnx:
+                _write(graph, inputs, shapes, plain)
+            if "onnx" in runtimes:
+                written["onnx"].append(plain)
+            if "onnx-int8" in runtimes:
+                written["onnx-int8"].append(_quantize(plain, file_of(folder, name, "onnx-int8")))
     return written
 
 
@@ -50,13 +59,14 @@ def _any_batch(graph: nn.Module, inputs: int, shared: set[int]) -> Any:
 
 
 def _compile(graph: nn.Module, inputs: list[Tensor], shapes: Any, file: Path) -> Path:
-    """A library by AOTInductor: no Python in it, and no compiler where it is loaded."""
+    """A library by AOTInductor: no Python in it, and no compiler where it is loaded, on a processor like this one."""
     program = torch.export.export(graph.eval(), tuple(inputs), dynamic_shapes=shapes)
-    torch._inductor.aoti_compile_and_package(program, package_path=str(file))
+    options = {"cpp.dynamic_threads": True}  # as many as PyTorch has where it runs, and not as it has here
+    torch._inductor.aoti_compile_and_package(program, package_path=str(file), inductor_configs=options)
     return file
 
 
-def _write(graph: nn.Module, inputs: list[Tensor], shapes: Any, file: Path) -> Path:
+def _write(graph: nn.Module, inputs: list[Tensor], shapes: Any, file: Path) -> None:
     from onnxscript.optimizer import optimize
 
     program = torch.onnx.export(graph.eval(), tuple(inputs), dynamo=True, verbose=False, dynamic_shapes=shapes)
@@ -65,7 +75,6 @@ def _write(graph: nn.Module, inputs: list[Tensor], shapes: Any, file: Path) -> P
     limit = 1 << 30
     optimize(program.model, input_size_limit=limit, output_size_limit=limit)
     program.save(str(file))
-    return file
 
 
 def _quantize(file: Path, out: Path) -> Path:

@@ -7,7 +7,6 @@ number of steps.
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from .denoiser import Encoding, Wiring
@@ -86,7 +85,8 @@ def traced(model: Model, observation: Observation) -> dict[str, tuple[nn.Module,
     segments = {}
     for name in acting(model):
         shape = model.segments[name]
-        segments[name] = Segment(torch.zeros(b, 1, shape.tokens, shape.width), torch.ones(b, 1))
+        like = observation.images
+        segments[name] = Segment(like.new_zeros(b, 1, shape.tokens, shape.width), like.new_ones(b, 1))
     rows = model.modulation(model.times(segments), encoding.condition)
     alone = {name: Segment(s.x[:1], s.t[:1]) for name, s in segments.items()}
     wiring = model.wiring(alone, encoding)

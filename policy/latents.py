@@ -21,7 +21,7 @@ from ..data.mixture import Mixture
 from ..data.store import Store
 from ..data.windows import Windows
 from ..envs.errors import UserError
-from .checkpoint import find_checkpoint
+from .checkpoint import find_finished
 from .config import build, positive
 from .device import autocast
 from .fitting import Batches, Fitting, TrainConfig, marks
@@ -111,9 +111,7 @@ def load_tokenizer(path: Path | str) -> tuple[Tokenizer, TokenizerConfig]:
 
     Raises `UserError` where there is none, or the run is not at its end; a folder of its checkpoints/ may be named.
     """
-    folder = find_checkpoint(path)
-    if folder != Path(path) and folder.name != (last := f"{_asked(Path(path)):08d}"):
-        raise UserError(f"tokenizer {path} is trained to step {folder.name} of {last}: train on, or name {folder}")
+    folder = find_finished(path)
     try:
         about = json.loads((folder / "tokenizer.json").read_text())
         weights = load_file(folder / "tokenizer.safetensors")
@@ -125,11 +123,6 @@ def load_tokenizer(path: Path | str) -> tuple[Tokenizer, TokenizerConfig]:
     tokenizer = Tokenizer(config.autoencoder)
     tokenizer.load_state_dict(weights)
     return tokenizer.eval().requires_grad_(False), config
-
-
-def _asked(run: Path) -> int:
-    """Updates that a run was asked for."""
-    return json.loads((run / "run.json").read_text())["config"]["train"]["steps"]
 
 
 def latents_of(tokenizer: Tokenizer, pixels: int, device: str) -> Callable[[Store], dict[str, Path]]:

@@ -183,7 +183,7 @@ def segment_losses(
 ) -> dict[str, Tensor]:
     """The loss of each segment that is there, a mean over all noise draws of the queries {query: draws} that learn it.
 
-    shared_time: one time for all segments of a draw, from the first one's law · lesson: to denoise, by default.
+    shared_time: one time for all segments of a draw · lesson: to denoise, by default.
     """
     sums: dict[str, list[Tensor]] = {}
     for query, count in draws.items():

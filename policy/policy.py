@@ -53,7 +53,7 @@ class Answer:
 class Policy:
     """Weights and the transforms that they were trained with. Runs in fp32, without gradients.
 
-    learned: the episodes that it was trained on, so that nothing is measured on those by mistake.
+    learned: the episodes that it was trained on, so that nothing is measured on those by mistake; None: not known.
     The noise of a row depends on its key alone, and a batch is padded to one fixed shape, so that an action does not
     depend on who else is in the batch.
     """
@@ -65,14 +65,14 @@ class Policy:
         sentences: Sentences,
         tasks: list[str],
         device: str,
-        learned: Sequence[Learned] = (),
+        learned: Sequence[Learned] | None = (),
     ):
         self.model = model.to(device).eval()
         self.transforms = transforms
         self.sentences = sentences
         self.tasks = tasks
         self.device = device
-        self.learned = tuple(learned)
+        self.learned = None if learned is None else tuple(learned)
         self.config = model.config
         self.runtime = "torch"
         self._plans = Plans()

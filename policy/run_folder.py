@@ -75,6 +75,8 @@ def _board(folder: Path, step: int) -> Any:
 
 
 def _same(before: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+    if "origin" not in before:  # begun before runs noted what they are made from
+        now = {key: value for key, value in now.items() if key != "origin"}
     a, b = _flat(before), _flat(now)
     lines = [
         f"  {key}: {a.get(key)!r} there, {b.get(key)!r} asked for"

@@ -34,7 +34,7 @@ def at_work(model: Model, runtime: str, folder: Path, device: str) -> Model:
     """The model as that runtime runs it; folder: of its checkpoint. Raises `UserError` where it was not exported."""
     if runtime == "torch":
         return model
-    return _compiled(model, device) if runtime == "compiled" else Exported(model, folder / FOLDER, runtime)
+    return Compiled(model, device) if runtime == "compiled" else Exported(model, folder / FOLDER, runtime, device)
 
 
 def device_of(runtime: str, device: str) -> str:
@@ -46,47 +46,21 @@ def device_of(runtime: str, device: str) -> str:
     return "cpu"
 
 
-def file_of(folder: Path, name: str, runtime: str) -> Path:
-    """The file of one function."""
-    return folder / f"{name}.{EXPORTED[runtime]}"
+def file_of(folder: Path, name: str, runtime: str, device: str = "cpu") -> Path:
+    """The file of one function. A library is for one kind of device, which its name says."""
+    kind = f"{device.partition(':')[0]}." if runtime == "aot" else ""
+    return folder / f"{name}.{kind}{EXPORTED[runtime]}"
 
 
-def _compiled(model: Model, device: str) -> Model:
-    """By `torch.compile`, at the first call of each shape: half a minute. On a GPU as CUDA graphs."""
-    cuda = device.startswith("cuda")
-    options: dict[str, Any] = {"dynamic": False, "mode": "reduce-overhead" if cuda else None}
-    encode, denoise = torch.compile(model.encode, **options), torch.compile(model.denoise, **options)
+class Fast(Model):
+    """A model whose whole observations and acting query another runtime runs (`_encode`, `_denoise`)."""
 
-    def kept(*args: Any, **kwargs: Any) -> Any:
-        # a CUDA graph writes over what it returned before, and the encoding is read at every solver step
-        torch.compiler.cudagraph_mark_step_begin()
-        return encode(*args, **kwargs).clone()
-
-    model.encode = kept if cuda else encode  # type: ignore[method-assign]
-    model.denoise = denoise  # type: ignore[method-assign]
-    return model
-
-
-class Exported(Model):
-    """A model whose observation and acting query run as exported functions, and all else as before."""
-
-    def __init__(self, model: Model, folder: Path, runtime: str):
+    def __init__(self, model: Model):
         self.__dict__.update(model.__dict__)  # the same weights, not a copy
-        files = {name: file_of(folder, name, runtime) for name in graphs(model)}
-        if missing := [str(file) for file in files.values() if not file.is_file()]:
-            raise UserError(
-                f"{', '.join(missing)}: not there; make it with: foreact export checkpoint={folder.parent} "
-                f"runtimes=[{runtime}]"
-            )
-        self.run: dict[str, Run] = {n: (_library if runtime == "aot" else _session)(f) for n, f in files.items()}
 
     def encode(self, observation: Observation, clean: Tensor | None = None) -> Encoding:
-        if "encode" not in self.run or observation.state is None or observation.views is not None:
-            return super().encode(observation, clean)
-        *layers, tokens = self.run["encode"]((observation.images, observation.state, observation.sentence))
-        depth = len(layers) // 2
-        context = Context(list(zip(layers[:depth], layers[depth:], strict=True)), tokens)
-        return Encoding(context, observation.beside, views=observation.views)
+        whole = observation.state is not None and observation.views is None
+        return self._encode(observation, clean) if whole else super().encode(observation, clean)
 
     def denoise(
         self,
@@ -97,8 +71,62 @@ class Exported(Model):
         wiring: Wiring | None = None,
     ) -> dict[str, Tensor]:
         plain = encoding.views is None and not any(s.observed or s.clean is not None for s in segments.values())
-        if not plain or sorted(segments) != sorted(acting(self)):
-            return super().denoise(segments, encoding, rows=rows, wiring=wiring)
+        acts = plain and sorted(segments) == sorted(acting(self))
+        run = self._denoise if acts else super().denoise
+        return run(segments, encoding, rows=rows, wiring=wiring)
+
+    def _encode(self, observation: Observation, clean: Tensor | None) -> Encoding:
+        return super().encode(observation, clean)
+
+    def _denoise(self, segments: Mapping[str, Segment], encoding: Encoding, **known: Any) -> dict[str, Tensor]:
+        return super().denoise(segments, encoding, **known)
+
+
+class Compiled(Fast):
+    """By `torch.compile`, at the first call for so many rows: a minute or more. On a GPU as CUDA graphs."""
+
+    def __init__(self, model: Model, device: str):
+        super().__init__(model)
+        self._on_gpu = device.startswith("cuda")
+        mode = "reduce-overhead" if self._on_gpu else None
+        self._encoder = torch.compile(super()._encode, mode=mode)
+        self._denoiser = torch.compile(super()._denoise, mode=mode)
+
+    def _encode(self, observation: Observation, clean: Tensor | None) -> Encoding:
+        if not self._on_gpu:
+            return self._encoder(observation, clean)
+        # a CUDA graph writes over what it returned before, and the encoding is read at every solver step
+        torch.compiler.cudagraph_mark_step_begin()
+        return self._encoder(observation, clean).clone()
+
+    def _denoise(self, segments: Mapping[str, Segment], encoding: Encoding, **known: Any) -> dict[str, Tensor]:
+        return self._denoiser(segments, encoding, **known)
+
+
+class Exported(Fast):
+    """By functions that `foreact export` wrote."""
+
+    def __init__(self, model: Model, folder: Path, runtime: str, device: str = "cpu"):
+        super().__init__(model)
+        files = {name: file_of(folder, name, runtime, device) for name in graphs(model)}
+        if missing := [str(file) for file in files.values() if not file.is_file()]:
+            asked = f"runtimes=[{runtime}]" + (f" device={device}" if runtime == "aot" else "")
+            raise UserError(
+                f"{', '.join(missing)}: not there; make it with: foreact export checkpoint={folder.parent} {asked}"
+            )
+        self.run: dict[str, Run] = {n: (_library if runtime == "aot" else _session)(f) for n, f in files.items()}
+
+    def _encode(self, observation: Observation, clean: Tensor | None) -> Encoding:
+        if "encode" not in self.run:
+            return super()._encode(observation, clean)
+        assert observation.state is not None
+        *layers, tokens = self.run["encode"]((observation.images, observation.state, observation.sentence))
+        depth = len(layers) // 2
+        context = Context(list(zip(layers[:depth], layers[depth:], strict=True)), tokens)
+        return Encoding(context, observation.beside, views=observation.views)
+
+    def _denoise(self, segments: Mapping[str, Segment], encoding: Encoding, **known: Any) -> dict[str, Tensor]:
+        rows = known["rows"]
         rows = self.modulation(self.times(segments), encoding.condition) if rows is None else rows
         if encoding.condition is None:
             rows = rows[:1]  # all samples of an evaluation have the same times

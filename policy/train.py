@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..data.mixture import Source, sources_of
 from ..envs.errors import UserError
-from .checkpoint import find_checkpoint, load_policy
+from .checkpoint import find_checkpoint, find_finished, load_policy
 from .config import ModelConfig, build
 from .distill import DistillConfig, Distiller
 from .fitting import Batches, Fitting, NotFinite, TrainConfig
@@ -86,7 +86,7 @@ def _trainer(
         return TokenizerTrainer(data, model, config), model
     if isinstance(model, DistillConfig):
         assert teacher is not None
-        return Distiller(data, model, config, load_policy(teacher, config.device)), model
+        return Distiller(data, model, config, load_policy(find_finished(teacher), config.device)), model
     loaded = None
     if tokenizer is not None:
         loaded, about = load_tokenizer(tokenizer)

@@ -171,4 +171,5 @@ def _continued(mixture: Mixture, model: ModelConfig, device: str, start: Policy)
     network = Model(model, start.embodiment, len(start.sentences.known))
     network.load_state_dict(start.model.state_dict())
     transforms = replace(start.transforms, config=model, tokenizer=network.tokenizer)
-    return Policy(network, transforms, start.sentences, mixture.tasks, device, [*start.learned, *mixture.learned])
+    learned = None if start.learned is None else [*start.learned, *mixture.learned]
+    return Policy(network, transforms, start.sentences, mixture.tasks, device, learned)

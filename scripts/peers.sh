@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Make .venv-lerobot with lerobot 0.4.4, the last for Python 3.11, beside the torch that foreact is tested with.
 # `make bench-peers` runs this. Its own requirements ask for an older torch, so they are listed here without it.
+# UV_TORCH_BACKEND=cpu takes the small CPU build of torch, as in install.sh: the benches with lerobot run on the CPU.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 links=${PIP_FIND_LINKS:-}
 export UV_FIND_LINKS="${UV_FIND_LINKS:-${links// /,}}"
 uv=$(command -v uv || echo .venv/bin/uv)
+"$uv" --version >/dev/null 2>&1 || { echo "peers: needs uv: .venv/bin/pip install uv" >&2; exit 1; }
 torch=$(.venv/bin/python -c 'from importlib.metadata import version; print(version("torch").partition("+")[0])')
 "$uv" venv --allow-existing --python 3.11 .venv-lerobot
 install=("$uv" pip install --python .venv-lerobot)

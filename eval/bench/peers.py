@@ -46,12 +46,12 @@ class Peer:
         self._process, self._words = process, words
         self.about: dict[str, Any] = json.loads(self._heard())
 
-    def __call__(self) -> None:
-        """Do the work once. Raises `UserError` with its last words where it ended in the place of that."""
+    def __call__(self) -> Any:
+        """Do the work once, and return what it says of it. Raises `UserError` with its last words where it ended."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it has ended: what it said is read below
             self._process.stdin.write(b"\n")
-        self._heard()
+        return json.loads(self._heard())
 
     def _heard(self) -> str:
         """The next line it prints that is ours; other packages print as well."""

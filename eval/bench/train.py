@@ -88,7 +88,8 @@ def bench_train(
             arms[TUNED]()
         work = dict.fromkeys(arms, float(counter.get_total_flops()))
         counts = {arm: sum(p.numel() for p in run.parameters) for arm, run in arms.items()}
-        runs: dict[str, Callable[[], Any]] = {**arms, MATMUL: Matmul(device)}
+        product = Matmul(device)
+        runs: dict[str, Callable[[], Any]] = {**arms, MATMUL: product}
         with contextlib.ExitStack() as peers:
             if peer:
                 theirs = _peers(peer, config, batch_size, peers)
@@ -97,7 +98,7 @@ def bench_train(
                 counts[DEEPER] = sum(p.numel() for p in larger.parameters)
                 runs |= {DEEPER: larger, **theirs}
             times = alternating(runs, rounds, device)
-        rate = Matmul(device).flops / float(np.median(times.pop(MATMUL))) / 1e9
+        rate = product.flops / float(np.median(times.pop(MATMUL))) / 1e9
         took = median(times)
         columns = {
             "samples/s": {name: f"{1000 * batch_size / ms:.1f}" for name, ms in took.items()},

@@ -1,6 +1,5 @@
 """A small autoencoder of frames with a KL-regularised latent (Rombach et al. 2022, §3.1)."""
 
-import hashlib
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -10,6 +9,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ...envs.errors import UserError
+from ..fingerprint import fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +113,4 @@ class Tokenizer(nn.Module):
 
     def mark(self) -> str:
         """Sixteen hexadecimal digits that name the weights."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().float().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return fingerprint(self)

@@ -113,13 +113,13 @@ def test_a_peer_works_when_it_is_asked(tmp_path, monkeypatch):
         "for i, _ in enumerate(sys.stdin):\n"
         "    open(sys.argv[0] + f'.{i}', 'w').close()\n"
         "    assert i < 2, 'tired'\n"
-        "    print('noise\\nforeact: done', flush=True)\n"
+        "    print('noise\\nforeact: [7]', flush=True)\n"
     )
     monkeypatch.setattr("foreact.eval.bench.peers.SIDE", side)
     with lerobot(sys.executable, "act", 1) as peer:
         assert peer.about == {"parameters": 7}
         for n in (1, 2):
-            peer()
+            assert peer() == [7]
             assert len(list(tmp_path.glob("side.py.*"))) == n
         with pytest.raises(UserError, match=r"ended with status 1:(.|\n)*tired"):
             peer()

@@ -49,6 +49,14 @@ def test_agreement_is_not_certainty():
     assert (low, high) == pytest.approx((-3 / 60, 3 / 60), rel=0.05)
 
 
+def test_one_failure_is_not_worse_than_the_rule_of_three_and_students_t():
+    sure, one = (arm("a", {s: {"t": [1] * 59 + [x if s else 1]} for s in (0, 1)}) for x in (1, 0))
+    assert summarise([sure], "a")["arms"]["a"]["ci95"] == pytest.approx([0.95, 1])
+    low, high = summarise([one], "a")["arms"]["a"]["ci95"]
+    assert 0.8 < low < 0.95
+    assert high == 1
+
+
 def test_what_all_arms_tell_of_training_seeds_widens_each():
     """An arm of one network, and one whose two networks happen to agree, are no surer than the others."""
     one = arm("one", {0: {"t": draws(0.8, 100, 1)}})
