@@ -89,7 +89,8 @@ def train(config: Mapping[str, Any], *, dry_run: bool = False) -> None:
     if out is None:
         raise UserError("foreact train needs out=; see: foreact train --help")
     evaluate = _rollouts(config) if settings.rollout_every else None
-    options = {k: config[k] for k in ("tokenizer", "teacher")} | {"command": command_line(), "evaluate": evaluate}
+    options = {k: config[k] for k in ("tokenizer", "teacher", "labels")}
+    options |= {"command": command_line(), "evaluate": evaluate}
     folder = run(config["data"], model, settings, out, **options)
     after = f"foreact train … tokenizer={folder}" if is_tokenizer else f"foreact eval checkpoint={folder}"
     say(f"{folder}: trained for {settings.steps} steps. Next: {after}")

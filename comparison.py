@@ -22,6 +22,8 @@ from .policy.config import build, positive
 
 DONE = "done.json"
 """File of a run that is trained and evaluated: the settings it was asked for."""
+BEFORE = ("tokenizer", "labels", "teacher")
+"""Settings of `foreact train` that name another run."""
 Run = tuple[str, int, tuple[str, ...]]
 """Arm, training seed and tasks of a policy."""
 Settings = tuple[dict[str, Any], dict[str, Any]]
@@ -35,8 +37,9 @@ class Comparison:
     arms: name → settings of `foreact train` for that arm, such as {model: joint/small, model.coupling: full} · only:
     the arms to run now, for more training seeds of some; the table keeps what there is of the others · tasks ·
     per_task: one policy for each task, not one for all · seeds: training seeds · data: sources as in `foreact train`,
-    where one without a path means the collected store; null for all of it · tokenizer: settings of `foreact train
-    model=tokenizer/kl` on that data, for the arms that say `tokenizer: true`; empty for none · collect, train, eval:
+    where one without a path means the collected store; null for all of it · before: {tokenizer, labels or teacher:
+    settings of `foreact train`} of runs that are trained first, on that data unless they name other, for the arms that
+    say `tokenizer: true` and so on · collect, train, eval:
     settings that all arms share · baseline: the arm that the others are compared with · jobs: runs side by side, each
     with its share of the cores.
     """
@@ -51,7 +54,7 @@ class Comparison:
     out: str | None = None
     data: Any = None
     collect: dict[str, Any] = field(default_factory=dict)
-    tokenizer: dict[str, Any] = field(default_factory=dict)
+    before: dict[str, dict] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
     eval: dict[str, Any] = field(default_factory=dict)
     jobs: int = 1
@@ -63,17 +66,20 @@ class Comparison:
         for arm in self.only:
             choose(arm, self.arms, "arm")
         positive("jobs", self.jobs)
-        without = [name for name, arm in self.arms.items() if arm.get("tokenizer") is True and not self.tokenizer]
-        if without:
-            raise UserError(f"comparison {self.name!r}: arms {without} take its tokenizer, and it has no `tokenizer:`")
+        for name in self.before:
+            choose(name, BEFORE, "run that is trained first")
+        for name, arm in self.arms.items():
+            for kind in BEFORE:
+                if arm.get(kind) is True and kind not in self.before:
+                    raise UserError(f"comparison {self.name!r}: arm {name!r} takes its {kind}, and `before:` has none")
 
     @property
     def folder(self) -> Path:
         return Path(self.out) if self.out else home() / f"compare-{self.name}"
 
-    @property
-    def tokenizer_run(self) -> str:
-        return str(self.folder / "data.tokenizer")
+    def run_before(self, kind: str) -> str:
+        """The folder of a run that is trained first."""
+        return str(self.folder / f"data.{kind}")
 
 
 def load(name: str, overrides: Sequence[str]) -> Comparison:
@@ -103,9 +109,10 @@ def compare(name: str, overrides: Sequence[str]) -> dict[str, Any]:
     if plan.collect:
         collect = {"tasks": list(plan.tasks), "out": str(plan.folder / "data"), **plan.collect}
         commands.collect(config_of("collect", as_overrides(collect)))
-    if plan.tokenizer:
-        settings = {"model": "tokenizer/kl", "data": _sources(plan, plan.data), "out": plan.tokenizer_run}
-        commands.train(config_of("train", as_overrides({**settings, **plan.tokenizer})))
+    for kind, settings in plan.before.items():
+        data = _sources(plan, settings.get("data", plan.data))
+        settings = {**settings, "data": data, "out": plan.run_before(kind)}
+        commands.train(config_of("train", as_overrides(settings)))
     left = {run: settings for run, settings in asked.items() if not _is_done(plan.folder, *settings)}
     for number, run in enumerate(_carried_out(plan, left), start=len(asked) - len(left) + 1):
         say(f"{number}/{len(asked)} {_name(plan, run)}: done, {_score(_write(plan), run)}")
@@ -133,8 +140,7 @@ def _settings(plan: Comparison, arm: str, seed: int, tasks: tuple[str, ...]) -> 
     out = _out(plan, arm, seed, tasks)
     data = plan.arms[arm].get("data", plan.data)
     shared = {**plan.train, **plan.arms[arm], "data": _sources(plan, data), "seed": seed, "out": str(out)}
-    if shared.get("tokenizer") is True:
-        shared["tokenizer"] = plan.tokenizer_run
+    shared |= {kind: plan.run_before(kind) for kind in BEFORE if shared.get(kind) is True}
     evaluate = {"episodes": 20, "video": 2, **plan.eval, "tasks": list(tasks), "checkpoint": str(out)}
     evaluate["out"] = str(out / "eval")
     return shared, evaluate

@@ -25,7 +25,8 @@ class Dataset:
     reader: 'memmap' reads frames from decoded files that all processes share (cache.py); 'zarr' and 'tensorstore'
     decode them for each batch, where there is no room for such files. Small arrays are held in memory. Sample i is row
     `rows[i]` of the store.
-    actions: False leaves out state and actions, as where the store has none. tasks: what a batch's task numbers
+    actions: False leaves out state and actions, as where the store has none; state: False the state alone. labels: a
+    .npy file (N, A) with actions for a dataset that has none. tasks: what a batch's task numbers
     count, by default the store's own tasks. latents {camera: .npy file (N, h, w, C)}: of the present and future frames;
     where they are given, the future's own pixels are not read.
     A copy in another process maps the same files or opens the store by its path; frames are never sent.
@@ -39,6 +40,8 @@ class Dataset:
         episodes: np.ndarray | Sequence[int] | None = None,
         reader: str = "memmap",
         actions: bool = True,
+        state: bool = True,
+        labels: Path | None = None,
         tasks: Sequence[str] | None = None,
         latents: Mapping[str, Path] | None = None,
     ):
@@ -59,6 +62,11 @@ class Dataset:
         self.has_actions = actions and store.embodiment.action_dim > 0
         names = ("state", "action", "action_executed", *(("privileged",) if store.has_privileged else ()))
         self._small = {name: torch.from_numpy(store.read(name)) for name in names if self.has_actions}
+        if not state:
+            self._small.pop("state", None)
+        if labels is not None:
+            self.has_actions = True
+            self._small |= dict.fromkeys(("action", "action_executed"), torch.from_numpy(np.load(labels)))
         self._files = cached_frames(store) if reader == "memmap" else None
         self._latents = dict(latents or {})
         self._depth = [c.name for c in store.embodiment.cameras if c.depth]

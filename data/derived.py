@@ -106,6 +106,21 @@ def _older(store: Store, source: str, file: Path) -> np.ndarray | None:
     return None
 
 
+def derived_array(store: Store, key: str, name: str, mark: str, compute: Callable[[], np.ndarray]) -> Path:
+    """A .npy file with compute() (N, ...) for the whole store, mapped by all processes. Made anew when it has grown."""
+    folder = derived_folder(store, name, mark)
+    file = folder / f"{key}-{store.n_steps}-{fingerprint(store, len(store))}.npy"
+    lock = lock_file(folder / "lock", wait=True)
+    assert lock is not None
+    with lock:
+        if not file.exists():
+            draft = file.with_suffix(".partial")
+            with draft.open("wb") as out:
+                np.save(out, compute())
+            draft.replace(file)
+    return file
+
+
 def derived_vectors(store: Store, texts: Sequence[str], name: str, mark: str, compute: Callable) -> np.ndarray:
     """compute(texts) (n, D) float32, kept in the store by text."""
     folder = derived_folder(store, name, mark)

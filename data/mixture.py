@@ -23,13 +23,15 @@ class Source:
     """A part of the training data.
 
     path: a store · share: how much of each batch it fills, relative to the other sources · episodes: from the first to
-    before the second of each task, in the store's order; None for all · actions: False takes the frames alone.
+    before the second of each task, in the store's order; None for all · actions: False takes the frames alone · state:
+    False leaves out the robot's state, for a policy that should also know actions from frames alone.
     """
 
     path: str
     share: float = 1.0
     episodes: tuple[int, int] | None = None
     actions: bool = True
+    state: bool = True
 
     def __post_init__(self):
         if self.share <= 0:
@@ -96,7 +98,8 @@ class Mixture:
     The first source with actions says what the robot is; the others must fit it. Episodes are held out from those that
     no source uses where there are any, or else a share `held_out` of the used ones. acting: the stores with actions,
     and the episodes of each that are learned from. learned: the same of every source. latents: a function of a store,
-    as the dataset's `latents`. reader: the dataset's.
+    as the dataset's `latents`. labels: a function of a store, the actions of sources without them. reader: the
+    dataset's.
     """
 
     def __init__(
@@ -107,9 +110,10 @@ class Mixture:
         held_out: float,
         seed: int,
         latents: Callable[[Store], dict[str, Path]] | None = None,
+        labels: Callable[[Store], Path] | None = None,
         reader: str = "memmap",
     ):
-        self.sources, self._reader = sources_of(data), reader
+        self.sources, self._labels, self._reader = sources_of(data), labels, reader
         self._latents = latents or (lambda store: {})
         with contextlib.ExitStack() as opened:
             stores = [opened.enter_context(Store.open(source.path)) for source in self.sources]
@@ -135,10 +139,10 @@ class Mixture:
             episodes = np.setdiff1d(used[i], held.get(store.path, []))
             if i in acting:
                 self.acting.append((store, episodes))
-            self.datasets.append(self._dataset(store, windows, episodes, source.actions))
+            self.datasets.append(self._dataset(store, windows, episodes, source))
             mark = {"path": source.path, "episodes": len(store), "mark": fingerprint(store, len(store))}
             self.learned.append(Learned(**mark, spans=_spans(episodes)))
-        self.held_out = self._dataset(self.main, windows, held[self.main.path], True)
+        self.held_out = self._dataset(self.main, windows, held[self.main.path], None)
         self.learn = self.datasets[acting[0]]
 
     def _hold_out(
@@ -154,9 +158,13 @@ class Mixture:
                 held[store.path] = unused if len(unused) else split_episodes(store, held_out, seed, used[i])[1]
         return held
 
-    def _dataset(self, store: Store, windows: Windows, episodes: np.ndarray, actions: bool) -> Dataset:
+    def _dataset(self, store: Store, windows: Windows, episodes: np.ndarray, source: Source | None) -> Dataset:
         options: dict[str, Any] = {"tasks": self.tasks, "latents": self._latents(store), "reader": self._reader}
-        return Dataset(store, windows, episodes=episodes, actions=actions, **options)
+        if source is not None:
+            options |= {"actions": source.actions, "state": source.state}
+            if self._labels and not source.actions:
+                options["labels"] = self._labels(store)
+        return Dataset(store, windows, episodes=episodes, **options)
 
     @property
     def embodiment(self) -> Embodiment:

@@ -163,7 +163,7 @@ class Policy:
         where = (self.transforms, self.sentences, self.device)
         foresee = any(name != "action" for name in names)  # else the present need not be encoded to be foreseen from
         seen = observe(*where, observations, instructions, batch_shape, foresee=foresee)
-        if "action" in roles and seen.state is None:
+        if "action" in roles and seen.state is None and query != "inverse_dynamics":
             raise UserError(f"query {query!r} is about actions, and the observations have no state")
         noise = {name: self._noise(name, keys, len(seen.images)) for name in names}
 

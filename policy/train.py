@@ -43,6 +43,7 @@ def train(
     *,
     tokenizer: Path | str | None = None,
     teacher: Path | str | None = None,
+    labels: Path | str | None = None,
     command: str = "",
     evaluate: Evaluate | None = None,
     progress: bool = True,
@@ -51,12 +52,12 @@ def train(
 
     data: the path of a store, or a list of paths and of mappings with the fields of `data.mixture.Source` · tokenizer:
     a run that trained one, whose latents the policy is to foresee in the place of pixels · teacher: the run whose
-    policy a `DistillConfig` distils.
+    policy a `DistillConfig` distils · labels: the run whose inverse dynamics tells the actions of sources without them.
 
     Raises `UserError` for a store or configuration that does not fit, and for a loss that is not finite (its batch is
     saved first). SIGTERM and Ctrl-C save a checkpoint and raise `KeyboardInterrupt`.
     """
-    trainer, model = _trainer(data, model, config, tokenizer, teacher)
+    trainer, model = _trainer(data, model, config, tokenizer, teacher, labels)
     settings = {"data": _named(data), "model": dataclasses.asdict(model), "train": dataclasses.asdict(config)}
     settings |= {"origin": dict(trainer.origin)} | ({} if teacher is None else {"teacher": str(teacher)})
     run = RunFolder(Path(out), settings, command)
@@ -78,6 +79,7 @@ def _trainer(
     config: TrainConfig,
     tokenizer: Path | str | None,
     teacher: Path | str | None,
+    labels: Path | str | None,
 ) -> tuple[Fitting, Preset]:
     """What trains, and the preset with the tokenizer's sizes in it."""
     if isinstance(model, DistillConfig) != (teacher is not None):
@@ -93,7 +95,8 @@ def _trainer(
         model = dataclasses.replace(model, latent=about.autoencoder)
     elif model.latent is not None:
         raise UserError(f"model {model.name!r} foresees latents; name the run that trained their tokenizer: tokenizer=")
-    return Trainer(data, model, config, loaded), model
+    told_by = None if labels is None else load_policy(find_finished(labels), config.device)
+    return Trainer(data, model, config, loaded, labels=told_by), model
 
 
 def _loop(

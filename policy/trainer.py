@@ -17,7 +17,9 @@ from ..envs.errors import UserError
 from .checkpoint import write_policy
 from .config import ModelConfig
 from .device import autocast
+from .fingerprint import fingerprint
 from .fitting import Batches, Fitting, TrainConfig, marks
+from .labels import labels_of
 from .latents import latents_of
 from .loss import Alignment, Losses, objective
 from .model import Model
@@ -33,8 +35,8 @@ log = logging.getLogger(__name__)
 class Trainer(Fitting[Model]):
     """Everything that a run needs, built from data and two configurations.
 
-    tokenizer: of the frames that are foreseen, where the preset foresees latents · start: a policy to begin from, with
-    its weights, normalisers and instructions.
+    tokenizer: of the frames that are foreseen, where the preset foresees latents · labels: a policy that tells the
+    actions of sources without them · start: a policy to begin from, with its weights, normalisers and instructions.
     """
 
     def __init__(
@@ -44,15 +46,21 @@ class Trainer(Fitting[Model]):
         config: TrainConfig,
         tokenizer: Tokenizer | None = None,
         *,
+        labels: Policy | None = None,
         start: Policy | None = None,
     ):
         super().__init__(config)
         latents = None if tokenizer is None else latents_of(tokenizer, model.pixels, self.device)
         split = {"held_out": config.held_out, "seed": config.seed}
-        mixture = Mixture(data, model.windows, **split, latents=latents, reader=config.reader)
+        told_by = None if labels is None else labels_of(labels)
+        mixture = Mixture(data, model.windows, **split, latents=latents, labels=told_by, reader=config.reader)
         _check(mixture.main, model, config)
         self.held_out = mixture.held_out
-        self.origin = {"stores": marks(mixture), "tokenizer": None if tokenizer is None else tokenizer.mark()}
+        self.origin = {
+            "stores": marks(mixture),
+            "tokenizer": None if tokenizer is None else tokenizer.mark(),
+            "labels": None if labels is None else fingerprint(labels.model),
+        }
         if start is None:
             self.policy = _new_policy(mixture, model, self.device, tokenizer, aligned=config.align > 0)
         else:

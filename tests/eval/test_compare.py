@@ -145,13 +145,13 @@ class TestPlan:
         assert [len(arm["per_seed"]) for arm in summary["arms"].values()] == [2, 3]
 
     def test_an_arm_can_take_the_tokenizer_of_the_comparison(self, tmp_path):
-        tokenizer = "data: {episodes: [0, 5]}\ntokenizer: {steps: 3}\n"
+        tokenizer = "data: {episodes: [0, 5]}\nbefore: {tokenizer: {model: tokenizer/kl, steps: 3}}\n"
         path = self.write(tmp_path, self.BASE.replace("joint/tiny", "pad/small, tokenizer: true") + tokenizer)
         plan = comparison.load(path, [])
         first, second = (comparison._settings(plan, arm, 0, plan.tasks)[0] for arm in ("a", "b"))
         assert "tokenizer" not in first
-        assert second["tokenizer"] == plan.tokenizer_run == "OUT/data.tokenizer"
-        with pytest.raises(UserError, match=r"arms \['b'\] take its tokenizer, and it has no `tokenizer:`"):
+        assert second["tokenizer"] == plan.run_before("tokenizer") == "OUT/data.tokenizer"
+        with pytest.raises(UserError, match=r"arm 'b' takes its tokenizer, and `before:` has none"):
             comparison.load(self.write(tmp_path, self.BASE.replace("joint/tiny", "pad/small, tokenizer: true")), [])
 
     @pytest.mark.parametrize(
