@@ -49,15 +49,29 @@ def test_loader_reads_the_same_windows_faster(store, capsys, monkeypatch):
     assert capsys.readouterr().out.strip().splitlines()[-1].startswith("ratio ")
 
 
+@pytest.mark.slow
 @pytest.mark.sim
-def test_both_loops_do_the_same(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(rollouts, "EPISODES", (1,))
+def test_both_loops_do_the_same(capsys):
     policy = fake_policy(TINY, sentence=envs.task("reach-v3").instruction)
-    bench_eval(policy, ["reach-v3"], episodes=2, rounds=1, max_steps=12, out=tmp_path)
+    bench_eval(policy, ["reach-v3"], episodes=2, rounds=1, max_steps=12, growth=False)
     out = capsys.readouterr().out
     assert out.count("0 of 2") == 2
-    assert (tmp_path / "eval.png").stat().st_size > 1000
     assert out.strip().splitlines()[-1].startswith("ratio ")
+
+
+def test_loops_take_turns_and_growth_is_plotted(capsys, monkeypatch, tmp_path):
+    met = []
+
+    def loop(name):
+        return lambda actor, tasks, seeds, max_steps: met.append((name, list(seeds))) or len(tasks) * len(seeds)
+
+    monkeypatch.setattr(rollouts, "LOOPS", {name: loop(name) for name in rollouts.LOOPS})
+    policy = fake_policy(TINY, sentence=envs.task("reach-v3").instruction)
+    bench_eval(policy, ["reach-v3"], episodes=2, rounds=2, seed=5, out=tmp_path)
+    assert met[:4] == [(name, seeds) for seeds in ([5, 6], [7, 8]) for name in rollouts.LOOPS]
+    assert [seeds for _, seeds in met[4:]] == [[5]] * 2 + [[5, 6]] * 2 + [[5, 6, 7, 8]] * 2
+    assert "4 of 4" in capsys.readouterr().out
+    assert (tmp_path / "eval.png").stat().st_size > 1000
 
 
 @pytest.mark.sim
