@@ -60,7 +60,9 @@ def _any_batch(graph: nn.Module, inputs: int, shared: set[int]) -> Any:
 
 def _compile(graph: nn.Module, inputs: list[Tensor], shapes: Any, file: Path) -> Path:
     """A library by AOTInductor: no Python in it, and no compiler where it is loaded, on a processor like this one."""
-    program = torch.export.export(graph.eval(), tuple(inputs), dynamic_shapes=shapes)
+    # a library reads its inputs as they lay here, unchecked: rows after rows, as `runtimes` gives them
+    plain = tuple(x.contiguous() for x in inputs)
+    program = torch.export.export(graph.eval(), plain, dynamic_shapes=shapes)
     options = {"cpp.dynamic_threads": True}  # as many as PyTorch has where it runs, and not as it has here
     torch._inductor.aoti_compile_and_package(program, package_path=str(file), inductor_configs=options)
     return file
