@@ -104,15 +104,14 @@ def compare(name: str, overrides: Sequence[str]) -> dict[str, Any]:
     plan = load(name, overrides)
     runs = [(arm, seed, group) for seed in plan.seeds for arm in plan.only or plan.arms for group in _groups(plan)]
     asked = {run: _settings(plan, *run) for run in runs}
+    before = [config_of("train", as_overrides(_before(plan, kind))) for kind in plan.before]
     for train, evaluate in asked.values():  # all before the first begins
         config_of("train", as_overrides(train)), config_of("eval", as_overrides(evaluate))
     if plan.collect:
         collect = {"tasks": list(plan.tasks), "out": str(plan.folder / "data"), **plan.collect}
         commands.collect(config_of("collect", as_overrides(collect)))
-    for kind, settings in plan.before.items():
-        data = _sources(plan, settings.get("data", plan.data))
-        settings = {**settings, "data": data, "out": plan.run_before(kind)}
-        commands.train(config_of("train", as_overrides(settings)))
+    for config in before:
+        commands.train(config)
     left = {run: settings for run, settings in asked.items() if not _is_done(plan.folder, *settings)}
     for number, run in enumerate(_carried_out(plan, left), start=len(asked) - len(left) + 1):
         say(f"{number}/{len(asked)} {_name(plan, run)}: done, {_score(_write(plan), run)}")
@@ -144,6 +143,12 @@ def _settings(plan: Comparison, arm: str, seed: int, tasks: tuple[str, ...]) -> 
     evaluate = {"episodes": 20, "video": 2, **plan.eval, "tasks": list(tasks), "checkpoint": str(out)}
     evaluate["out"] = str(out / "eval")
     return shared, evaluate
+
+
+def _before(plan: Comparison, kind: str) -> dict[str, Any]:
+    """The settings of a run that is trained first."""
+    settings = plan.before[kind]
+    return {**settings, "data": _sources(plan, settings.get("data", plan.data)), "out": plan.run_before(kind)}
 
 
 def _out(plan: Comparison, arm: str, seed: int, tasks: tuple[str, ...]) -> Path:

@@ -49,17 +49,26 @@ def derived_rows(store: Store, source: str, name: str, mark: str, compute: Compu
 
     compute: a block of rows (n, ...) → (n, ...), row by row. Built where it is missing, whole or not at all.
     """
+
+    def build(file: Path) -> None:
+        log.info("computing %s of %d rows of %s into %s", name, store.n_steps, source, file)
+        _fill(store, source, file, compute)
+        for old in _files(file.parent, source):
+            if old != file:
+                old.unlink()
+
+    return _built(store, source.replace("/", "."), name, mark, build)
+
+
+def _built(store: Store, key: str, name: str, mark: str, build: Callable[[Path], None]) -> Path:
+    """The file of a maker's values for this state of the store; one process builds it, and others wait."""
     folder = derived_folder(store, name, mark)
-    file = folder / f"{source.replace('/', '.')}-{store.n_steps}-{fingerprint(store, len(store))}.npy"
+    file = folder / f"{key}-{store.n_steps}-{fingerprint(store, len(store))}.npy"
     lock = lock_file(folder / "lock", wait=True)
     assert lock is not None
     with lock:
         if not file.exists():
-            log.info("computing %s of %d rows of %s into %s", name, store.n_steps, source, file)
-            _fill(store, source, file, compute)
-            for old in _files(folder, source):
-                if old != file:
-                    old.unlink()
+            build(file)
     return file
 
 
@@ -108,17 +117,14 @@ def _older(store: Store, source: str, file: Path) -> np.ndarray | None:
 
 def derived_array(store: Store, key: str, name: str, mark: str, compute: Callable[[], np.ndarray]) -> Path:
     """A .npy file with compute() (N, ...) for the whole store, mapped by all processes. Made anew when it has grown."""
-    folder = derived_folder(store, name, mark)
-    file = folder / f"{key}-{store.n_steps}-{fingerprint(store, len(store))}.npy"
-    lock = lock_file(folder / "lock", wait=True)
-    assert lock is not None
-    with lock:
-        if not file.exists():
-            draft = file.with_suffix(".partial")
-            with draft.open("wb") as out:
-                np.save(out, compute())
-            draft.replace(file)
-    return file
+
+    def build(file: Path) -> None:
+        draft = file.with_suffix(".partial")
+        with draft.open("wb") as out:
+            np.save(out, compute())
+        draft.replace(file)
+
+    return _built(store, key, name, mark, build)
 
 
 def derived_vectors(store: Store, texts: Sequence[str], name: str, mark: str, compute: Callable) -> np.ndarray:

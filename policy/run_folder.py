@@ -14,15 +14,18 @@ FREE = ("train.device", "train.reader", "train.workers", "train.log_every", "tra
 
 
 class RunFolder:
-    """Opens (or begins) the run at `path`. Raises `UserError` where another configuration began it."""
+    """Opens (or begins) the run at `path`. Raises `UserError` where another configuration began it.
 
-    def __init__(self, path: Path, config: dict[str, Any], command: str):
+    defaults: of settings that are younger than the run, and so not in its record.
+    """
+
+    def __init__(self, path: Path, config: dict[str, Any], command: str, defaults: dict[str, Any] | None = None):
         self.path = path
         self._board: Any = None
         path.mkdir(parents=True, exist_ok=True)
         about = path / "run.json"
         if about.is_file():
-            _same(json.loads(about.read_text())["config"], config, path)
+            _same({**_flat(defaults or {}), **_flat(json.loads(about.read_text())["config"])}, config, path)
         else:
             _write(about, {"config": config, "versions": package_versions(), "machine": describe_machine()})
         if command:
@@ -75,9 +78,9 @@ def _board(folder: Path, step: int) -> Any:
 
 
 def _same(before: dict[str, Any], now: dict[str, Any], path: Path) -> None:
-    if "origin" not in before:  # begun before runs noted what they are made from
+    if not any(key.startswith("origin.") for key in before):  # begun before runs noted what they are made from
         now = {key: value for key, value in now.items() if key != "origin"}
-    a, b = _flat(before), _flat(now)
+    a, b = before, _flat(now)
     lines = [
         f"  {key}: {a.get(key)!r} there, {b.get(key)!r} asked for"
         for key in sorted(a.keys() | b.keys())

@@ -60,7 +60,7 @@ def train(
     trainer, model = _trainer(data, model, config, tokenizer, teacher, labels)
     settings = {"data": _named(data), "model": dataclasses.asdict(model), "train": dataclasses.asdict(config)}
     settings |= {"origin": dict(trainer.origin)} | ({} if teacher is None else {"teacher": str(teacher)})
-    run = RunFolder(Path(out), settings, command)
+    run = RunFolder(Path(out), settings, command, {"train": dataclasses.asdict(TrainConfig())})
     if (run.path / "checkpoints" / "latest").is_file():
         trainer.resume(find_checkpoint(run.path))
     run.rewind(trainer.step)
@@ -157,7 +157,14 @@ def _named(data: Any) -> Any:
     """The data as the run folder records it: a plain path stays one."""
     sources = sources_of(data)
     plain = len(sources) == 1 and sources[0] == Source(path=sources[0].path)
-    return sources[0].path if plain else [dataclasses.asdict(source) for source in sources]
+    return sources[0].path if plain else [_entry(source) for source in sources]
+
+
+def _entry(source: Source) -> dict[str, Any]:
+    entry = dataclasses.asdict(source)
+    if source.state:
+        del entry["state"]  # runs from before there was such a setting go on
+    return entry
 
 
 def _keep(error: NotFinite, run: Path) -> Path:
