@@ -16,9 +16,10 @@ test: install  ## the fast suite; pyproject.toml leaves out tests marked slow or
 slow: install
 	.venv/bin/pytest -m slow $(ARGS)
 
-bench-peers: install  ## lerobot beside foreact: its own environment (1 GB), then the benches that take it; half an hour
+bench-peers: install  ## lerobot beside foreact: its own environment (1 GB), then the benches that take it; half an hour, eval with CHECKPOINT=RUN
 	bash scripts/peers.sh
-	for bench in loader train act; do .venv/bin/foreact bench $$bench device=cpu lerobot=.venv-lerobot/bin/python $(ARGS) || exit 1; done
+	for bench in loader train act $(and $(CHECKPOINT),eval); do .venv/bin/foreact bench $$bench device=cpu \
+	  $(and $(CHECKPOINT),checkpoint=$(CHECKPOINT)) lerobot=.venv-lerobot/bin/python $(ARGS) || exit 1; done
 
 lint: install
 	.venv/bin/ruff format --check .

@@ -9,11 +9,11 @@ links=${PIP_FIND_LINKS:-}
 export UV_FIND_LINKS="${UV_FIND_LINKS:-${links// /,}}"
 uv=$(command -v uv || echo .venv/bin/uv)
 "$uv" --version >/dev/null 2>&1 || { echo "peers: needs uv: .venv/bin/pip install uv" >&2; exit 1; }
-torch=$(.venv/bin/python -c 'from importlib.metadata import version; print(version("torch").partition("+")[0])')
+same() { .venv/bin/python -c "from importlib.metadata import version; print('$1==' + version('$1').partition('+')[0])"; }
 "$uv" venv --allow-existing --python 3.11 .venv-lerobot
 install=("$uv" pip install --python .venv-lerobot)
-"${install[@]}" "torch==$torch" "numpy<2.3" "datasets>=4,<5" "av>=15,<16" pyarrow jsonlines draccus==0.10.0 \
-  "huggingface-hub<0.36" accelerate deepdiff "imageio[ffmpeg]" opencv-python-headless gymnasium einops pandas diffusers \
+"${install[@]}" "$(same torch)" "$(same metaworld)" "$(same mujoco)" "numpy<2.3" "datasets>=4,<5" "av>=15,<16" \
+  pyarrow jsonlines draccus==0.10.0 "huggingface-hub<0.36" accelerate deepdiff "imageio[ffmpeg]" opencv-python-headless gymnasium einops pandas diffusers \
   packaging pyserial termcolor
 "${install[@]}" --no-deps lerobot==0.4.4 torchvision==0.28.0
 .venv-lerobot/bin/python -c 'import lerobot'

@@ -38,7 +38,12 @@ def _eval(config: Mapping[str, Any]) -> None:
 
     if config["checkpoint"] is None:
         raise UserError("foreact bench eval needs checkpoint=RUN, a policy to roll out")
-    bench_eval(config["checkpoint"], config["tasks"], **_options(config, "episodes", "device", "growth", "out"))
+    bench_eval(
+        config["checkpoint"],
+        config["tasks"],
+        peer=config["lerobot"],
+        **_options(config, "episodes", "device", "growth", "out"),
+    )
 
 
 def _preset(config: Mapping[str, Any]) -> Any:

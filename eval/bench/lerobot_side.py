@@ -1,4 +1,4 @@
-"""lerobot's side of the benchmarks: its Diffusion policy and its dataset, timed by an interpreter that has lerobot.
+"""lerobot's side of the benchmarks: its Diffusion policy, its dataset and its evaluation, where lerobot is.
 
 `peers.py` runs this file by its path, so it imports nothing of foreact. It reads one JSON object from its argument,
 prints one when it is ready, and then does its work once for each line that it reads.
@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 
 FPS = 80
 _KEPT: list[Any] = []  # what must live as long as the process
+_OPEN: dict[str, Any] = {}  # videos, kept open between reads as lerobot's own decoder keeps them
 
 
 def _without_torchvision_kernels() -> None:
@@ -104,6 +106,39 @@ def loader(
     return step, {}
 
 
+def evaluate(
+    pixels: int, state: int, action: int, settings: dict[str, Any], tasks: list[str], episodes: int, max_steps: int
+) -> tuple[Callable[[], Any], dict[str, Any]]:
+    """Episodes of Metaworld tasks by its own loop, environments and defaults, with a policy that has learned nothing.
+
+    Its frames are drawn at 480 pixels, as it does, and made smaller for the policy. Environments are made once.
+    """
+    import gymnasium
+    from lerobot.envs.metaworld import MetaworldEnv
+    from lerobot.scripts.lerobot_eval import rollout
+
+    policy = diffusion(pixels, state, action, settings)
+    policy.eval()
+
+    def small(seen: dict[str, Any]) -> dict[str, Any]:
+        image = torch.nn.functional.interpolate(seen["observation.image"], (pixels, pixels), mode="area")
+        return {"observation.image": image, "observation.state": seen["observation.state"]}
+
+    def same(x: Any) -> Any:
+        return x
+
+    made = [partial(MetaworldEnv, task=task, obs_type="pixels_agent_pos") for task in tasks]
+    batches = [gymnasium.vector.SyncVectorEnv([make] * episodes) for make in made]
+    for env in (env for batch in batches for env in batch.envs):
+        env.unwrapped._max_episode_steps = max_steps
+
+    def step() -> dict[str, int]:
+        done = [rollout(batch, policy, same, same, small, same, seeds=list(range(episodes))) for batch in batches]
+        return {"steps": sum(ran["action"].shape[0] * ran["action"].shape[1] for ran in done)}
+
+    return step, {"parameters": _count(policy)}
+
+
 def _precision(bf16: bool) -> Any:
     return torch.autocast("cpu", torch.bfloat16) if bf16 else contextlib.nullcontext()
 
@@ -144,15 +179,17 @@ def _decode_video_frames(path: Any, timestamps: list[float], tolerance_s: float,
     """What lerobot's PyAV backend does, which torchvision of this age has dropped: seek to the key frame, decode on."""
     import av
 
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        container.seek(int(min(timestamps) / float(stream.time_base or 1)), stream=stream)
-        found, at = [], []
-        for frame in container.decode(stream):
-            found.append(torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1))
-            at.append(frame.time)
-            if frame.time >= max(timestamps) - 1e-6:
-                break
+    if str(path) not in _OPEN:
+        _OPEN[str(path)] = av.open(str(path))
+    container = _OPEN[str(path)]
+    stream = container.streams.video[0]
+    container.seek(int(min(timestamps) / float(stream.time_base or 1)), stream=stream)
+    found, at = [], []
+    for frame in container.decode(stream):
+        found.append(torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1))
+        at.append(frame.time)
+        if frame.time >= max(timestamps) - 1e-6:
+            break
     nearest = [min(range(len(at)), key=lambda i: abs(at[i] - t)) for t in timestamps]
     assert all(abs(at[i] - t) <= tolerance_s for i, t in zip(nearest, timestamps, strict=True))
     return torch.stack([found[i] for i in nearest]).float() / 255
@@ -168,7 +205,7 @@ def main() -> None:
     torch.set_num_threads(asked.pop("threads"))
     torch.manual_seed(0)
     _without_torchvision_kernels()
-    step, about = {"act": act, "train": train, "loader": loader}[asked.pop("what")](**asked)
+    step, about = {"act": act, "train": train, "loader": loader, "evaluate": evaluate}[asked.pop("what")](**asked)
     print("foreact: " + json.dumps(about | {"torch": torch.__version__, "lerobot": _version()}), flush=True)
     for _ in sys.stdin:
         print("foreact: " + json.dumps(step()), flush=True)

@@ -1,24 +1,31 @@
 """Episodes a minute: our evaluation against a loop like lerobot's, with the same policy and the same seeds."""
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
+import torch
 
 from ... import envs
 from ...envs.errors import UserError
 from ...envs.metaworld import bare
 from ...envs.metaworld_tasks import CAMERA
+from ...policy.device import resolve_device
 from ...policy.policy import Policy
 from ..actors import PolicyActor, as_actor
 from ..rollout import evaluate
+from .peers import Peer, check_peer, diffusion, lerobot
 from .timing import Curves, console, draw_growth, machine, show
 
 OURS, LIKE_LEROBOT = "foreact eval", "a loop like lerobot's"
+LEROBOT = "lerobot's own, its Diffusion policy untrained, 10 DDIM steps"
+LEROBOT_STEPS = 50
+"""Of each episode of an untrained policy, which does not succeed."""
 PIXELS = 480  # that lerobot draws, at every step
 EPISODES = (1, 2, 4)
 """What the growth plot goes through."""
@@ -66,15 +73,22 @@ class Drawn(gymnasium.Env):
         self.sim.close()
 
 
-def like_lerobot(actor: PolicyActor, task: str, seeds: Sequence[int], first: int, max_steps: int) -> list[bool]:
-    """Success of one task's episodes: a process for each, one batch, all in step until the last is done."""
+class Ran(NamedTuple):
+    """Episodes that succeeded, and the steps that all of them took."""
+
+    successes: int
+    steps: int
+
+
+def like_lerobot(actor: PolicyActor, task: str, seeds: Sequence[int], first: int, max_steps: int) -> Ran:
+    """One task's episodes: a process for each, one batch, all in step until the last is done."""
     cameras, every = actor.policy.embodiment.cameras, actor.steps
     make = partial(Drawn, task, cameras, every)
     # not a fork: torch's threads do not survive one
     vector = gymnasium.vector.AsyncVectorEnv([make] * len(seeds), context="spawn")
     try:
         seen, _ = vector.reset(seed=list(seeds))
-        done, succeeded = np.zeros(len(seeds), bool), np.zeros(len(seeds), bool)
+        done, steps = np.zeros(len(seeds), bool), 0
         chunks = np.empty(0)
         for step in range(max_steps):
             if step % every == 0:
@@ -83,11 +97,11 @@ def like_lerobot(actor: PolicyActor, task: str, seeds: Sequence[int], first: int
                 instructions = [envs.task(task).instruction] * len(seeds)
                 chunks = actor.policy.act(looks, instructions, keys, batch_shape=actor.rows)
             seen, _, _, _, info = vector.step(chunks[:, step % every])
-            succeeded |= ~done & np.asarray(info["success"], bool)
-            done |= succeeded
+            steps += int((~done).sum())
+            done |= np.asarray(info["success"], bool)
             if done.all():
                 break
-        return succeeded.tolist()
+        return Ran(int(done.sum()), steps)
     finally:
         vector.close()
 
@@ -96,16 +110,16 @@ def _look(seen: dict[str, np.ndarray], i: int, cameras: Sequence[str]) -> dict[s
     return {"images": {name: seen[name][i][None] for name in cameras}, "state": seen["state"][i][None]}
 
 
-def _ours(actor: PolicyActor, tasks: Sequence[str], seeds: range, max_steps: int) -> int:
-    """Successes of our evaluation."""
+def _ours(actor: PolicyActor, tasks: Sequence[str], seeds: range, max_steps: int) -> Ran:
     plan = {"episodes": len(seeds), "seed": seeds[0], "max_steps": max_steps, "progress": False}
     rows = evaluate(actor, tasks, **plan)["per_task"].values()
-    return sum(episode["success"] for row in rows for episode in row["episodes"])
+    episodes = [episode for row in rows for episode in row["episodes"]]
+    return Ran(sum(e["success"] for e in episodes), sum(e["length"] for e in episodes))
 
 
-def _theirs(actor: PolicyActor, tasks: Sequence[str], seeds: range, max_steps: int) -> int:
-    """Successes of the loop like lerobot's."""
-    return sum(sum(like_lerobot(actor, task, seeds, seeds[0], max_steps)) for task in tasks)
+def _theirs(actor: PolicyActor, tasks: Sequence[str], seeds: range, max_steps: int) -> Ran:
+    ran = [like_lerobot(actor, task, seeds, seeds[0], max_steps) for task in tasks]
+    return Ran(sum(r.successes for r in ran), sum(r.steps for r in ran))
 
 
 LOOPS = {OURS: _ours, LIKE_LEROBOT: _theirs}
@@ -121,40 +135,63 @@ def bench_eval(
     max_steps: int = 500,
     device: str = "auto",
     growth: bool = True,
+    peer: str | None = None,
     out: Path | str = "bench",
 ) -> None:
     """Episodes a minute of both loops in alternation, on other seeds each round, and whether they succeed alike.
 
     tasks: default those of the checkpoint · episodes: of each task in a round, and so the batch of lerobot's loop ·
-    growth: plot how the time of a round grows with them.
+    growth: plot how the time of a round grows with them · peer: an interpreter that has lerobot, whose own loop then
+    takes turns with both; its policy is another, so what compares is the time of a step.
     """
+    check_peer(peer, resolve_device(device))
     actor = as_actor(policy, device=device)
     if not isinstance(actor, PolicyActor) or actor.policy.n_obs_steps != 1 or actor.poses:
         raise UserError(f"bench eval takes a checkpoint that sees one frame and tells actions, not {policy}")
     names = [envs.resolve(task) for task in tasks or actor.policy.tasks]
-
-    def turns(rounds: int, episodes: int) -> tuple[dict[str, list[float]], dict[str, int]]:
-        """Seconds of each round of each loop, and their successes."""
-        seconds: dict[str, list[float]] = {name: [] for name in LOOPS}
-        success = dict.fromkeys(LOOPS, 0)
-        for first in range(seed, seed + rounds * episodes, episodes):
-            for name, loop in LOOPS.items():
-                began = time.perf_counter()
-                success[name] += loop(actor, names, range(first, first + episodes), max_steps)
-                seconds[name].append(time.perf_counter() - began)
-        return seconds, success
-
-    seconds, success = turns(rounds, episodes)
+    with contextlib.ExitStack() as stack:
+        loops: dict[str, Callable[[range], Ran]] = {
+            name: lambda seeds, loop=loop: loop(actor, names, seeds, max_steps) for name, loop in LOOPS.items()
+        }
+        own = {LEROBOT: _lerobot(peer, actor, names, episodes, stack)} if peer else {}
+        seconds, ran = _turns({**loops, **own}, range(seed, seed + rounds * episodes, episodes), episodes)
+        rows = {n: _turns(loops, [seed], n)[0] for n in EPISODES} if growth else {}
     each, total = episodes * len(names), rounds * episodes * len(names)
-    times = {name: [s / each for s in values] for name, values in seconds.items()}
+    times = {name: [s / each for s in seconds[name]] for name in LOOPS}
     columns = {
         "episodes a minute": {name: f"{60 / np.median(values):.1f}" for name, values in times.items()},
-        "success": {name: f"{n} of {total}" for name, n in success.items()},
+        "success": {name: f"{sum(r.successes for r in ran[name])} of {total}" for name in LOOPS},
     }
     show(f"eval · {len(names)} tasks, {episodes} episodes of each at a time", times, LIKE_LEROBOT, columns, unit="s")
-    if growth:
-        rows = {n: turns(1, n)[0] for n in EPISODES}
+    if peer:
+        steps = {n: [1000 * s / r.steps for s, r in zip(seconds[n], ran[n], strict=True)] for n in seconds}
+        show("eval · a step of one episode", steps, LEROBOT, {})
+    if rows:
         curves: Curves = {name: {n: rows[n][name] for n in rows} for name in LOOPS}
         draw_growth(Path(out) / "eval.png", {"episodes of each task at a time": curves}, "s a round")
     console.print(machine(str(getattr(actor.policy, "device", "cpu"))))
     print(f"ratio {np.median(times[LIKE_LEROBOT]) / np.median(times[OURS]):.1f}x")
+
+
+def _turns(
+    loops: Mapping[str, Callable[[range], Ran]], firsts: Iterable[int], episodes: int
+) -> tuple[dict[str, list[float]], dict[str, list[Ran]]]:
+    """Seconds of each round of each loop, and how it went. firsts: the first seed of each round."""
+    seconds: dict[str, list[float]] = {name: [] for name in loops}
+    ran: dict[str, list[Ran]] = {name: [] for name in loops}
+    for first in firsts:
+        for name, loop in loops.items():
+            began = time.perf_counter()
+            ran[name].append(loop(range(first, first + episodes)))
+            seconds[name].append(time.perf_counter() - began)
+    return seconds, ran
+
+
+def _lerobot(
+    python: str, actor: PolicyActor, tasks: Sequence[str], episodes: int, stack: contextlib.ExitStack
+) -> Callable[[range], Ran]:
+    """lerobot's own evaluation of as many episodes of the same tasks."""
+    asked = diffusion(actor.policy.config, noise_scheduler_type="DDIM", num_inference_steps=10)
+    work = {"tasks": [envs.task(task).name for task in tasks], "episodes": episodes, "max_steps": LEROBOT_STEPS}
+    peer: Peer = stack.enter_context(lerobot(python, "evaluate", torch.get_num_threads(), **asked, **work))
+    return lambda seeds: Ran(0, peer()["steps"])

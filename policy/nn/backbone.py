@@ -97,10 +97,11 @@ class Backbone(nn.Module):
         rows = self.to_modulation(nn.functional.silu(embedded if condition is None else embedded + condition))
         return rows.unflatten(-1, (-1, self.config.width))
 
-    def modulation_version(self) -> tuple[int, ...]:
-        """Another one after any change of the weights that `modulation` takes."""
+    def modulation_version(self) -> tuple[tuple[int, int], ...]:
+        """Another one after any change of the weights that `modulation` takes, in place or by other memory."""
         weights = [*self.time_mlp.parameters(), *self.to_modulation.parameters()]
-        return tuple(0 if w.is_inference() else w._version for w in weights)  # inference tensors never change
+        # inference tensors have no version and never change
+        return tuple((w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights)
 
     def clean_modulation(self) -> Tensor:
         """Modulation rows (1, 1, 1, R, D) of context tokens, whose time is 0."""

@@ -1,6 +1,7 @@
 """Benchmarks that read stores and roll out: both sides do the same work."""
 
 import dataclasses
+import sys
 from importlib.resources import files
 
 import numpy as np
@@ -15,7 +16,7 @@ from foreact.data.windows import Windows
 from foreact.envs.metaworld_tasks import CAMERA, EMBODIMENT
 from foreact.eval.bench import loader, rollouts
 from foreact.eval.bench.model import fake_policy
-from foreact.eval.bench.rollouts import Drawn, bench_eval
+from foreact.eval.bench.rollouts import Drawn, Ran, bench_eval
 from foreact.policy.config import ModelConfig, build
 
 TINY = build(ModelConfig, yaml.safe_load(files("foreact.configs").joinpath("model/joint/tiny.yaml").read_text()))
@@ -63,7 +64,7 @@ def test_loops_take_turns_and_growth_is_plotted(capsys, monkeypatch, tmp_path):
     met = []
 
     def loop(name):
-        return lambda actor, tasks, seeds, max_steps: met.append((name, list(seeds))) or len(tasks) * len(seeds)
+        return lambda actor, tasks, seeds, max_steps: met.append((name, list(seeds))) or Ran(len(seeds), 9)
 
     monkeypatch.setattr(rollouts, "LOOPS", {name: loop(name) for name in rollouts.LOOPS})
     policy = fake_policy(TINY, sentence=envs.task("reach-v3").instruction)
@@ -72,6 +73,18 @@ def test_loops_take_turns_and_growth_is_plotted(capsys, monkeypatch, tmp_path):
     assert [seeds for _, seeds in met[4:]] == [[5]] * 2 + [[5, 6]] * 2 + [[5, 6, 7, 8]] * 2
     assert "4 of 4" in capsys.readouterr().out
     assert (tmp_path / "eval.png").stat().st_size > 1000
+
+
+def test_lerobots_own_loop_is_timed_by_the_step(capsys, monkeypatch, tmp_path):
+    side = tmp_path / "side.py"
+    side.write_text(
+        "import sys\nprint('foreact: {}', flush=True)\nfor _ in sys.stdin: print('foreact: {\"steps\": 4}', flush=True)"
+    )
+    monkeypatch.setattr("foreact.eval.bench.peers.SIDE", side)
+    monkeypatch.setattr(rollouts, "LOOPS", dict.fromkeys(rollouts.LOOPS, lambda actor, tasks, seeds, steps: Ran(1, 9)))
+    policy = fake_policy(TINY, sentence=envs.task("reach-v3").instruction)
+    bench_eval(policy, ["reach-v3"], rounds=1, growth=False, peer=sys.executable, device="cpu")
+    assert rollouts.LEROBOT[:20] in capsys.readouterr().out
 
 
 @pytest.mark.sim
