@@ -129,8 +129,8 @@ def evaluate(
 
     made = [partial(MetaworldEnv, task=task, obs_type="pixels_agent_pos") for task in tasks]
     batches = [gymnasium.vector.SyncVectorEnv([make] * episodes) for make in made]
-    for env in (env for batch in batches for env in batch.envs):
-        env.unwrapped._max_episode_steps = max_steps
+    for batch in batches:
+        batch.set_attr("_max_episode_steps", max_steps)
 
     def step() -> dict[str, int]:
         done = [rollout(batch, policy, same, same, small, same, seeds=list(range(episodes))) for batch in batches]

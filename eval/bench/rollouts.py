@@ -110,14 +110,14 @@ def _look(seen: dict[str, np.ndarray], i: int, cameras: Sequence[str]) -> dict[s
     return {"images": {name: seen[name][i][None] for name in cameras}, "state": seen["state"][i][None]}
 
 
-def _ours(actor: PolicyActor, tasks: Sequence[str], seeds: range, max_steps: int) -> Ran:
+def _ours(actor: PolicyActor, tasks: Sequence[str], max_steps: int, seeds: range) -> Ran:
     plan = {"episodes": len(seeds), "seed": seeds[0], "max_steps": max_steps, "progress": False}
     rows = evaluate(actor, tasks, **plan)["per_task"].values()
     episodes = [episode for row in rows for episode in row["episodes"]]
     return Ran(sum(e["success"] for e in episodes), sum(e["length"] for e in episodes))
 
 
-def _theirs(actor: PolicyActor, tasks: Sequence[str], seeds: range, max_steps: int) -> Ran:
+def _theirs(actor: PolicyActor, tasks: Sequence[str], max_steps: int, seeds: range) -> Ran:
     ran = [like_lerobot(actor, task, seeds, seeds[0], max_steps) for task in tasks]
     return Ran(sum(r.successes for r in ran), sum(r.steps for r in ran))
 
@@ -150,9 +150,7 @@ def bench_eval(
         raise UserError(f"bench eval takes a checkpoint that sees one frame and tells actions, not {policy}")
     names = [envs.resolve(task) for task in tasks or actor.policy.tasks]
     with contextlib.ExitStack() as stack:
-        loops: dict[str, Callable[[range], Ran]] = {
-            name: lambda seeds, loop=loop: loop(actor, names, seeds, max_steps) for name, loop in LOOPS.items()
-        }
+        loops = {name: partial(loop, actor, names, max_steps) for name, loop in LOOPS.items()}
         own = {LEROBOT: _lerobot(peer, actor, names, episodes, stack)} if peer else {}
         seconds, ran = _turns({**loops, **own}, range(seed, seed + rounds * episodes, episodes), episodes)
         rows = {n: _turns(loops, [seed], n)[0] for n in EPISODES} if growth else {}
@@ -191,6 +189,8 @@ def _lerobot(
     python: str, actor: PolicyActor, tasks: Sequence[str], episodes: int, stack: contextlib.ExitStack
 ) -> Callable[[range], Ran]:
     """lerobot's own evaluation of as many episodes of the same tasks."""
+    if not isinstance(actor.policy, Policy):
+        raise UserError("bench eval with lerobot= takes a checkpoint as it was trained, not an exported one")
     asked = diffusion(actor.policy.config, noise_scheduler_type="DDIM", num_inference_steps=10)
     work = {"tasks": [envs.task(task).name for task in tasks], "episodes": episodes, "max_steps": LEROBOT_STEPS}
     peer: Peer = stack.enter_context(lerobot(python, "evaluate", torch.get_num_threads(), **asked, **work))

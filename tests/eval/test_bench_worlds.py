@@ -64,7 +64,7 @@ def test_loops_take_turns_and_growth_is_plotted(capsys, monkeypatch, tmp_path):
     met = []
 
     def loop(name):
-        return lambda actor, tasks, seeds, max_steps: met.append((name, list(seeds))) or Ran(len(seeds), 9)
+        return lambda actor, tasks, max_steps, seeds: met.append((name, list(seeds))) or Ran(len(seeds), 9)
 
     monkeypatch.setattr(rollouts, "LOOPS", {name: loop(name) for name in rollouts.LOOPS})
     policy = fake_policy(TINY, sentence=envs.task("reach-v3").instruction)
@@ -81,7 +81,7 @@ def test_lerobots_own_loop_is_timed_by_the_step(capsys, monkeypatch, tmp_path):
         "import sys\nprint('foreact: {}', flush=True)\nfor _ in sys.stdin: print('foreact: {\"steps\": 4}', flush=True)"
     )
     monkeypatch.setattr("foreact.eval.bench.peers.SIDE", side)
-    monkeypatch.setattr(rollouts, "LOOPS", dict.fromkeys(rollouts.LOOPS, lambda actor, tasks, seeds, steps: Ran(1, 9)))
+    monkeypatch.setattr(rollouts, "LOOPS", dict.fromkeys(rollouts.LOOPS, lambda actor, tasks, steps, seeds: Ran(1, 9)))
     policy = fake_policy(TINY, sentence=envs.task("reach-v3").instruction)
     bench_eval(policy, ["reach-v3"], rounds=1, growth=False, peer=sys.executable, device="cpu")
     assert rollouts.LEROBOT[:20] in capsys.readouterr().out
