@@ -12,7 +12,7 @@ from ..envs.errors import UserError, choose
 from .diffusion.path import PATHS, TARGETS
 from .diffusion.solve import RULES
 from .diffusion.times import GRIDS, TIMES
-from .nn.backbone import BackboneConfig
+from .nn.config import BackboneConfig
 from .segments import COUPLINGS, PARTIAL, QUERIES, Role
 from .tokens.images import ImageConfig
 from .tokens.kl import KLConfig

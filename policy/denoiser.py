@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from .config import Process
 from .diffusion.path import PATHS, input_scale
-from .nn.backbone import Backbone, BackboneConfig, Context
+from .nn.backbone import Backbone, Context, Timed
+from .nn.config import BackboneConfig
+from .nn.experts import Usage
 from .nn.linear import Linear
 from .nn.rope import rotary_table
 from .segments import Segment, allowed
@@ -98,15 +100,19 @@ class Denoiser(nn.Module):
         segments: Mapping[str, Segment],
         encoding: Encoding,
         *,
-        rows: Tensor | None = None,
+        timed: Timed | None = None,
         wiring: Wiring | None = None,
+        generator: torch.Generator | None = None,
+        usage: list[Usage] | None = None,
     ) -> dict[str, Float[Tensor, "b n l c"]]:
         """Predict each present segment's target from its noisy values; 2 C channels where variance is learned.
 
-        rows, wiring: what `modulation` and `wiring` give for these segments, for who has them already (`plan`).
+        timed, wiring: what `timed` and `wiring` give for these segments, for who has them already (`plan`). generator:
+        draws experts, in training; usage: gets how they were used.
         """
         segments = self._ordered(segments)
-        rows = self.modulation(self.times(segments), encoding.condition) if rows is None else rows
+        if timed is None:
+            timed = self.timed(self.times(segments), encoding.condition, generator=generator, usage=usage)
         wiring = self.wiring(segments, encoding) if wiring is None else wiring
         tokens = []
         for name, segment in segments.items():
@@ -116,17 +122,18 @@ class Denoiser(nn.Module):
             tokens.append(self.embed[name](x) + self._seen(name, self.position[name], encoding.views))
         hidden = self.backbone.denoise(
             torch.cat(tokens, dim=2),
-            rows,
+            timed,
             encoding.context,
             selector=wiring.selector,
             rotary=wiring.rotary,
             mask=wiring.mask,
+            usage=usage,
         )
         lengths = [s.x.shape[2] for s in segments.values()]
         chosen = [None] * len(lengths) if wiring.selector is None else wiring.selector.split(lengths, dim=2)
         kinds = [list(self.segments).index(name) if self.own_final else 0 for name in segments]
         return {
-            name: self.head[name](self.backbone.finish(part, rows, which, kind))
+            name: self.head[name](self.backbone.finish(part, timed.rows, which, kind))
             for name, part, which, kind in zip(segments, hidden.split(lengths, dim=2), chosen, kinds, strict=True)
         }
 
@@ -142,9 +149,17 @@ class Denoiser(nn.Module):
             times.append(torch.zeros_like(times[0]))
         return torch.stack(times, dim=-1)
 
-    def modulation(self, times: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Modulation rows (..., B, N, G, R, D) of times (..., B or 1, N, G) and a condition (B, D) that joins them."""
-        return self.backbone.modulation(times, None if condition is None else condition[:, None, None])
+    def timed(
+        self,
+        times: Tensor,
+        condition: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        usage: list[Usage] | None = None,
+    ) -> Timed:
+        """What the backbone takes from times (..., B or 1, N, G) and a condition (B, D) that joins them."""
+        condition = None if condition is None else condition[:, None, None]
+        return self.backbone.timed(times, condition, generator=generator, usage=usage)
 
     def wiring(self, segments: Mapping[str, Segment], encoding: Encoding) -> Wiring:
         """How the tokens of these segments meet."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .denoiser import Encoding, Wiring
 from .model import Model
-from .nn.backbone import Context
+from .nn.backbone import Context, Timed
 from .segments import Segment, roles_of
 from .transforms import Observation
 
@@ -42,7 +42,7 @@ class Denoise(nn.Module):
         beside = dict(zip(_besides(self.model), rest[2 * depth :], strict=True))
         segments = {n: Segment(x, x.new_zeros(x.shape[0], 1)) for n, x in zip(names, values, strict=True)}
         context = Context(layers, values[0].new_zeros(values[0].shape[0], 0, 1))
-        found = self.model.denoise(segments, Encoding(context, beside), rows=rows, wiring=self.wiring)
+        found = self.model.denoise(segments, Encoding(context, beside), timed=Timed(rows), wiring=self.wiring)
         return tuple(found[name] for name in names)
 
 
@@ -87,7 +87,7 @@ def traced(model: Model, observation: Observation) -> dict[str, tuple[nn.Module,
         shape = model.segments[name]
         like = observation.images
         segments[name] = Segment(like.new_zeros(b, 1, shape.tokens, shape.width), like.new_ones(b, 1))
-    rows = model.modulation(model.times(segments), encoding.condition)
+    rows = model.timed(model.times(segments), encoding.condition).rows
     alone = {name: Segment(s.x[:1], s.t[:1]) for name, s in segments.items()}
     wiring = model.wiring(alone, encoding)
     shared = set()

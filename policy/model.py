@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from ..envs.spec import Embodiment
 from .config import ModelConfig
 from .denoiser import Denoiser, Encoding, normal
-from .nn.backbone import Context
+from .nn.backbone import Context, Timed
+from .nn.experts import Usage
 from .nn.linear import Linear
 from .positions import context_positions, segment_positions
 from .shapes import beside_widths, segment_shapes
@@ -72,17 +73,22 @@ class Model(Denoiser):
             self.mean_frame.copy_(images.mean(dim=(0, 2)).unsqueeze(1))
             self.frame_spread.copy_((images - self.mean_frame).std().clamp(min=1e-3))
 
-    def encode(self, observation: Observation, clean: Tensor | None = None) -> Encoding:
+    def encode(
+        self, observation: Observation, clean: Timed | None = None, usage: list[Usage] | None = None
+    ) -> Encoding:
         """What is observed, prepared once for all noise draws and solver steps.
 
-        clean: the backbone's `clean_modulation`, for who has it already (`plan`).
+        clean: the backbone's `clean`, for who has it already (`plan`). usage: gets how experts were used.
         """
         sentence = self.from_sentence(observation.sentence)
         if self.config.layout == "stacked":
             return Encoding(Context.empty(sentence), observation.beside, sentence, observation.views)
-        return Encoding(self._context(observation, sentence, clean), observation.beside, views=observation.views)
+        context = self._context(observation, sentence, clean, usage)
+        return Encoding(context, observation.beside, views=observation.views)
 
-    def _context(self, observation: Observation, sentence: Tensor, clean: Tensor | None) -> Context:
+    def _context(
+        self, observation: Observation, sentence: Tensor, clean: Timed | None, usage: list[Usage] | None
+    ) -> Context:
         b, v, t = observation.images.shape[:3]
         images, position = observation.images, self.image_position.view(self.views, -1, self.image_position.shape[-1])
         views = list(observation.views or range(self.views))
@@ -96,4 +102,5 @@ class Model(Denoiser):
         if observation.state is not None:
             tokens.insert(1, self.from_state(observation.state) + self.state_position)
         where = context_positions(self.config, v, with_state=observation.state is not None)
-        return self.backbone.encode(torch.cat(tokens, dim=1), rotary=self.rotary([where], images), rows=clean)
+        rotary = self.rotary([where], images)
+        return self.backbone.encode(torch.cat(tokens, dim=1), rotary=rotary, clean=clean, usage=usage)

@@ -17,7 +17,7 @@ from ..envs.errors import UserError
 from .denoiser import Encoding, Wiring
 from .graphs import acting, flat, graphs
 from .model import Model
-from .nn.backbone import Context
+from .nn.backbone import Context, Timed
 from .segments import Segment
 from .transforms import Observation
 
@@ -58,7 +58,7 @@ class Fast(Model):
     def __init__(self, model: Model):
         self.__dict__.update(model.__dict__)  # the same weights, not a copy
 
-    def encode(self, observation: Observation, clean: Tensor | None = None) -> Encoding:
+    def encode(self, observation: Observation, clean: Timed | None = None) -> Encoding:
         whole = observation.state is not None and observation.views is None
         return self._encode(observation, clean) if whole else super().encode(observation, clean)
 
@@ -67,15 +67,16 @@ class Fast(Model):
         segments: Mapping[str, Segment],
         encoding: Encoding,
         *,
-        rows: Tensor | None = None,
+        timed: Timed | None = None,
         wiring: Wiring | None = None,
+        **training: Any,
     ) -> dict[str, Tensor]:
         plain = encoding.views is None and not any(s.observed or s.clean is not None for s in segments.values())
         acts = plain and sorted(segments) == sorted(acting(self))
         run = self._denoise if acts else super().denoise
-        return run(segments, encoding, rows=rows, wiring=wiring)
+        return run(segments, encoding, timed=timed, wiring=wiring, **training)
 
-    def _encode(self, observation: Observation, clean: Tensor | None) -> Encoding:
+    def _encode(self, observation: Observation, clean: Timed | None) -> Encoding:
         return super().encode(observation, clean)
 
     def _denoise(self, segments: Mapping[str, Segment], encoding: Encoding, **known: Any) -> dict[str, Tensor]:
@@ -92,7 +93,7 @@ class Compiled(Fast):
         self._encoder = torch.compile(super()._encode, mode=mode)
         self._denoiser = torch.compile(super()._denoise, mode=mode)
 
-    def _encode(self, observation: Observation, clean: Tensor | None) -> Encoding:
+    def _encode(self, observation: Observation, clean: Timed | None) -> Encoding:
         if not self._on_gpu:
             return self._encoder(observation, clean)
         # a CUDA graph writes over what it returned before, and the encoding is read at every solver step
@@ -116,7 +117,7 @@ class Exported(Fast):
             )
         self.run: dict[str, Run] = {n: (_library if runtime == "aot" else _session)(f) for n, f in files.items()}
 
-    def _encode(self, observation: Observation, clean: Tensor | None) -> Encoding:
+    def _encode(self, observation: Observation, clean: Timed | None) -> Encoding:
         if "encode" not in self.run:
             return super()._encode(observation, clean)
         assert observation.state is not None
@@ -126,8 +127,8 @@ class Exported(Fast):
         return Encoding(context, observation.beside, views=observation.views)
 
     def _denoise(self, segments: Mapping[str, Segment], encoding: Encoding, **known: Any) -> dict[str, Tensor]:
-        rows = known["rows"]
-        rows = self.modulation(self.times(segments), encoding.condition) if rows is None else rows
+        timed = known["timed"]
+        rows = (self.timed(self.times(segments), encoding.condition) if timed is None else timed).rows
         if encoding.condition is None:
             rows = rows[:1]  # all samples of an evaluation have the same times
         return dict(zip(acting(self), self.run["denoise"](flat(self, segments, encoding, rows)), strict=True))

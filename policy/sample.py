@@ -108,8 +108,8 @@ class Network:
         """x̂0 of every segment of x at an evaluation, and where their variances lie if those are learned."""
         wiring, plan = self._prepare(segments, encoding, schedule, x)
         t = {name: schedule.times[step][name] for name in x}
-        rows = None if plan is None else plan.at(step, t)
-        predictions = self._model.denoise(segments, encoding, rows=rows, wiring=wiring)
+        timed = None if plan is None else plan.at(step, t)
+        predictions = self._model.denoise(segments, encoding, timed=timed, wiring=wiring)
         found = {}
         for name, value in x.items():
             process = self._model.processes[name]

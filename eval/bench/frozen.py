@@ -2,7 +2,7 @@
 
 Do not improve it. It takes the weights of `Backbone` and computes the same function, but for GELU's approximation:
 `scaled_dot_product_attention` over the context copied for every noise draw, the residual stream in float32 under
-autocast, the final norm with its own arithmetic. Of policy/nn it takes the features of times and a container, so tuning
+autocast, the final norm with its own arithmetic. Of policy/nn it takes the features of times and containers, so tuning
 there leaves it alone.
 """
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...envs.errors import UserError
-from ...policy.nn.backbone import Backbone, Context, sinusoid
+from ...policy.nn.backbone import Backbone, Context, Timed, sinusoid
 
 
 class FrozenBlock(nn.Module):
@@ -50,35 +50,35 @@ class FrozenBackbone(nn.Module):
     def __init__(self, tuned: Backbone):
         super().__init__()
         config = self.config = tuned.config
-        if config.positions == "rotary":
+        if config.positions == "rotary" or config.experts or config.conditioning != "adaln":
             raise UserError(
-                "the frozen baseline of bench train adds its positions; take a preset that does not turn keys"
+                "the frozen baseline of bench train is a dense DiT that adds its positions: a preset like joint/small"
             )
         sizes = config.width, config.heads, config.mlp_ratio
         self.blocks = nn.ModuleList(FrozenBlock(*sizes, qk_norm=config.qk_norm) for _ in range(config.depth))
         d = config.width
         self.time_mlp = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, d))
         self.to_modulation = nn.Linear(d, tuned.to_modulation.out_features)
-        self.load_state_dict(tuned.state_dict())
+        self.load_state_dict({name.replace(".mlp.", "."): w for name, w in tuned.state_dict().items()})
 
-    def modulation(self, t: Tensor, condition: Tensor | None = None) -> Tensor:
+    def timed(self, t: Tensor, condition: Tensor | None = None, **training) -> Timed:
         embedded = self.time_mlp(sinusoid(t, self.config.width))
         rows = self.to_modulation(F.silu(embedded if condition is None else embedded + condition))
-        return rows.unflatten(-1, (-1, self.config.width))
+        return Timed(rows.unflatten(-1, (-1, self.config.width)))
 
-    def encode(self, x: Tensor, *, rotary: None = None, rows: Tensor | None = None) -> Context:
+    def encode(self, x: Tensor, **known) -> Context:
         x = x.unsqueeze(1)
-        rows = self.modulation(torch.zeros(1, 1, 1, device=x.device))
+        rows = self.timed(torch.zeros(1, 1, 1, device=x.device)).rows
         layers = []
         for i, block in enumerate(self.blocks):
             x, own = block(x, _spread(rows[..., 6 * i : 6 * i + 6, :], None))
             layers.append(own)
         return Context(layers, x.squeeze(1))
 
-    def denoise(self, x: Tensor, rows: Tensor, context: Context, *, selector=None, rotary=None, mask=None) -> Tensor:
+    def denoise(self, x: Tensor, timed: Timed, context: Context, *, selector=None, mask=None, **other) -> Tensor:
         for i, block in enumerate(self.blocks):
             seen = context.layers[i] if context.layers else None
-            x, _ = block(x, _spread(rows[..., 6 * i : 6 * i + 6, :], selector), seen, mask)
+            x, _ = block(x, _spread(timed.rows[..., 6 * i : 6 * i + 6, :], selector), seen, mask)
         return x
 
     def finish(self, x: Tensor, rows: Tensor, selector: Tensor | None, kind: int = 0) -> Tensor:

@@ -12,18 +12,29 @@ from torch import Tensor
 KeysValues = tuple[Tensor, Tensor]  # each (B, H, M, C)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, *, context: KeysValues | None = None, mask: Tensor | None = None) -> Tensor:
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    context: KeysValues | None = None,
+    mask: Tensor | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
     """Scaled dot-product attention (Vaswani et al. 2017, eq. 1).
 
     q, k, v: (B, H, N, L, C). mask: True where a query may look, broadcastable to (B, H, N, L, M + L), context
-    keys first; a query that may look nowhere is a caller's error. Returns (B, H, N, L, C).
+    keys first; a query that may look nowhere is a caller's error. dropout: of attention weights. Returns
+    (B, H, N, L, C).
     """
     # The backward pass of PyTorch's CPU kernel is slower than the plain formula; GPU kernels are faster.
     rule = _explicit if q.device.type == "cpu" else _fused
-    return rule(q, k, v, context, mask)
+    return rule(q, k, v, context, mask, dropout)
 
 
-def _explicit(q: Tensor, k: Tensor, v: Tensor, context: KeysValues | None, mask: Tensor | None) -> Tensor:
+def _explicit(
+    q: Tensor, k: Tensor, v: Tensor, context: KeysValues | None, mask: Tensor | None, dropout: float = 0.0
+) -> Tensor:
     q = q * q.shape[-1] ** -0.5
     logits = q @ k.transpose(-1, -2)  # (B, H, N, L, L)
     if context is not None:
@@ -32,6 +43,7 @@ def _explicit(q: Tensor, k: Tensor, v: Tensor, context: KeysValues | None, mask:
         logits = logits.masked_fill(~mask, float("-inf"))
     # PyTorch's bfloat16 softmax over an odd number of keys is six times slower than float32's
     weights = logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32)).to(v.dtype)
+    weights = F.dropout(weights, dropout) if dropout else weights
     if context is None:
         return weights @ v
     to_context, to_own = weights.split([context[0].shape[-2], k.shape[-2]], dim=-1)
@@ -44,10 +56,12 @@ def _per_sample(x: Tensor, y: Tensor) -> Tensor:
     return out.unflatten(2, x.shape[2:4])
 
 
-def _fused(q: Tensor, k: Tensor, v: Tensor, context: KeysValues | None, mask: Tensor | None) -> Tensor:
+def _fused(
+    q: Tensor, k: Tensor, v: Tensor, context: KeysValues | None, mask: Tensor | None, dropout: float = 0.0
+) -> Tensor:
     if context is not None:
         k, v = (
             torch.cat([c.unsqueeze(2).expand(-1, -1, q.shape[2], -1, -1), x], dim=-2)
             for c, x in zip(context, (k, v), strict=True)
         )
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)

@@ -5,6 +5,7 @@ solver step of a control step and every noise draw of a training sample.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,34 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ...envs.errors import UserError, choose
+from ..diffusion.path import EDM_SIGMAS
 from .attention import KeysValues
-from .block import Block, Modulation, modulate
+from .block import NORMS, Block, Modulation, modulate
+from .config import BackboneConfig
+from .experts import Bank, Route, TimeRouter, Usage
 from .linear import Linear
-
-
-@dataclass(frozen=True, kw_only=True)
-class BackboneConfig:
-    """Width D, depth, heads; positions: the embedders add 'learned' ones, or fixed 'sincos' ones; with 'rotary' they
-    add learned ones, and queries and keys are turned as well.
-
-    gate_init: where the gates of x + g · f(x) start. 0 is adaLN-zero; a short training does better with open gates,
-    because a closed stream does not see its context until the gates have grown.
-    """
-
-    width: int
-    depth: int
-    heads: int
-    mlp_ratio: float = 4.0
-    activation: str = "gelu"
-    qk_norm: bool = True
-    positions: str = "learned"
-    gate_init: float = 0.0
-
-    def __post_init__(self):
-        if self.width % self.heads or (self.width // self.heads) % 2:
-            raise UserError(f"width {self.width} must split into {self.heads} heads of even size")
-        choose(self.positions, ("learned", "rotary", "sincos"), "kind of positions")
 
 
 @dataclass(frozen=True)
@@ -59,6 +38,25 @@ class Context:
         return cls([], like.new_zeros(len(like), 0, like.shape[-1]))
 
 
+@dataclass(frozen=True)
+class Timed:
+    """All that a stream takes from its times.
+
+    rows (..., B or 1, N, G, R, D): modulation of each of G distinct times · routes: of each layer, none where layers
+    are dense or tokens choose their experts.
+    """
+
+    rows: Tensor
+    routes: Sequence[Route] = ()
+
+    def __getitem__(self, step: int) -> "Timed":
+        """Of one of the times along the first axis."""
+        return Timed(self.rows[step], [route[step] for route in self.routes])
+
+    def route(self, layer: int) -> Route | None:
+        return self.routes[layer] if self.routes else None
+
+
 class Backbone(nn.Module):
     """Blocks, time embedding and the modulation of every layer.
 
@@ -70,16 +68,24 @@ class Backbone(nn.Module):
 
     def __init__(self, config: BackboneConfig, finals: int = 1):
         super().__init__()
-        self.config = config
+        self.config, self.finals = config, finals
         d = config.width
-        self.blocks = nn.ModuleList(
-            Block(d, config.heads, config.mlp_ratio, activation=config.activation, qk_norm=config.qk_norm)
-            for _ in range(config.depth)
-        )
-        self.time_mlp = nn.Sequential(Linear(d, d), nn.SiLU(), Linear(d, d))
-        # The last 2 rows of each kind of token modulate the final norm before its head.
-        self.to_modulation = Linear(d, (6 * config.depth + 2 * finals) * d)
-        self._initialise()
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        if config.time == "sinusoid":
+            self.time_mlp = nn.Sequential(Linear(d, d), nn.SiLU(), Linear(d, d))
+        else:
+            self.time_mlp = Linear(1, d)
+        if config.conditioning == "adaln":
+            # The last 2 rows of each kind of token modulate the final norm before its head.
+            self.to_modulation = Linear(d, self._rows * d)
+            self._initialise()
+        self.final_norm = NORMS[config.norm](d)
+        by_time = config.experts is not None and config.experts.by_time
+        self.time_router = TimeRouter(config) if by_time else None
+
+    @property
+    def _rows(self) -> int:
+        return 6 * self.config.depth + 2 * self.finals
 
     def _initialise(self) -> None:
         nn.init.zeros_(self.to_modulation.weight)
@@ -88,67 +94,116 @@ class Backbone(nn.Module):
         with torch.no_grad():
             self.to_modulation.bias.copy_(bias.flatten())
 
-    def modulation(self, t: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Modulation rows of times t (...): (..., R, D). A table for a solver grid is this, computed once.
+    def timed(
+        self,
+        t: Tensor,
+        condition: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        usage: list[Usage] | None = None,
+    ) -> Timed:
+        """What a stream takes from times t (..., B or 1, N, G). A table for a solver grid is this, computed once.
 
-        condition (..., D) joins the embedded time (DiT's class, PAD's instruction).
+        condition (..., D) joins the embedded time (DiT's class, PAD's instruction). generator, usage: see
+        `experts.TimeRouter`.
         """
-        embedded = self.time_mlp(sinusoid(t, self.config.width))
-        rows = self.to_modulation(nn.functional.silu(embedded if condition is None else embedded + condition))
-        return rows.unflatten(-1, (-1, self.config.width))
+        embedded = self.embed_time(t)
+        rows = self._modulation(embedded if condition is None else embedded + condition)
+        if self.time_router is None:
+            return Timed(rows)
+        return Timed(rows, [Route(choice) for choice in self.time_router(t, embedded, generator, usage)])
 
-    def modulation_version(self) -> tuple[tuple[int, int], ...]:
-        """Another one after any change of the weights that `modulation` takes, in place or by other memory."""
-        weights = [*self.time_mlp.parameters(), *self.to_modulation.parameters()]
+    def embed_time(self, t: Tensor) -> Tensor:
+        """Times (...) to (..., D)."""
+        features = sinusoid(t, self.config.width) if self.config.time == "sinusoid" else log_sigma(t)
+        return self.time_mlp(features)
+
+    def _modulation(self, embedded: Tensor) -> Tensor:
+        """Rows (..., R, D): shift, scale and gate of both sub-layers of every block, shift and scale of each final."""
+        if self.config.conditioning == "adaln":
+            rows = self.to_modulation(nn.functional.silu(embedded))
+            return rows.unflatten(-1, (-1, self.config.width))
+        none, one = torch.zeros_like(embedded), torch.ones_like(embedded)
+        shift = embedded if self.config.conditioning == "attention" else none
+        block = [shift, none, one, none, none, one]
+        return torch.stack([*block * self.config.depth, *[none] * 2 * self.finals], dim=-2)
+
+    @torch.no_grad()
+    def fused(self, timed: Timed, bank: Bank) -> Timed:
+        """The same for one sample, with the chosen experts of each layer fused."""
+        return Timed(timed.rows, [bank.route(i, self.blocks[i].mlp, r.choice) for i, r in enumerate(timed.routes)])
+
+    def timed_version(self) -> tuple[tuple[int, int], ...]:
+        """Another one after any change of the weights behind `timed` and `fused`, in place or by other memory."""
+        parts = [self.time_mlp, getattr(self, "to_modulation", None), self.time_router]
+        if self.time_router is not None:
+            parts += [block.mlp for block in self.blocks]
+        weights = [p for part in parts if part is not None for p in part.parameters()]
         # inference tensors have no version and never change
         return tuple((w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights)
 
-    def clean_modulation(self) -> Tensor:
-        """Modulation rows (1, 1, 1, R, D) of context tokens, whose time is 0."""
-        return self.modulation(torch.zeros(1, 1, 1, device=self.to_modulation.weight.device))
+    def clean(self) -> Timed:
+        """What context tokens take, whose time is 0: rows (1, 1, 1, R, D)."""
+        return self.timed(torch.zeros(1, 1, 1, device=self.device))
 
-    def encode(self, x: Tensor, *, rotary: Tensor | None = None, rows: Tensor | None = None) -> Context:
-        """Run the context tokens x (B, M, D) through all layers. rows: `clean_modulation`, for who has it already."""
+    @property
+    def device(self) -> torch.device:
+        return self.blocks[0].attention.out.weight.device  # type: ignore[union-attr]
+
+    def encode(
+        self,
+        x: Tensor,
+        *,
+        rotary: Tensor | None = None,
+        clean: Timed | None = None,
+        usage: list[Usage] | None = None,
+    ) -> Context:
+        """Run the context tokens x (B, M, D) through all layers. clean: what `clean` gives, for who has it already."""
         x = _working(x).unsqueeze(1)  # (B, 1, M, D)
-        rows = self.clean_modulation() if rows is None else rows
+        timed = self.clean() if clean is None else clean
         layers = []
         for i, block in enumerate(self.blocks):
-            x, (k, v) = self._run(block, x, layer_modulation(rows, i), rotary=rotary)
+            m = layer_modulation(timed.rows, i)
+            x, (k, v) = self._run(block, x, m, timed.route(i), rotary=rotary, usage=usage)
             layers.append((k.squeeze(2), v.squeeze(2)))
         return Context(layers, x.squeeze(1))
 
     def denoise(
         self,
         x: Tensor,
-        rows: Tensor,
+        timed: Timed,
         context: Context,
         *,
         selector: Tensor | None = None,
         rotary: Tensor | None = None,
         mask: Tensor | None = None,
+        usage: list[Usage] | None = None,
     ) -> Tensor:
         """Run the tokens of N draws, x (B, N, L, D), through all layers.
 
-        rows (B or 1, N, G, R, D): modulation of G distinct times; selector (B or 1, N, L, G), one-hot, says which
-        of them each token has (None: all have the only one). mask: broadcastable to (B, 1, N, L, M + L).
+        timed: of the G distinct times (B or 1, N, G); selector (B or 1, N, L, G), one-hot, says which of them each
+        token has (None: all have the only one). mask: broadcastable to (B, 1, N, L, M + L).
         """
         x = _working(x)
+        where = {"selector": selector, "rotary": rotary, "mask": mask, "usage": usage}
         for i, block in enumerate(self.blocks):
-            m = Modulation(*spread(rows[..., 6 * i : 6 * i + 6, :], selector))
+            m = Modulation(*spread(timed.rows[..., 6 * i : 6 * i + 6, :], selector))
             seen = context.layers[i] if context.layers else None
-            x, _ = self._run(block, x, m, rotary=rotary, context=seen, mask=mask)
+            x, _ = self._run(block, x, m, timed.route(i), context=seen, **where)
         return x
 
-    def _run(self, block: nn.Module, x: Tensor, m: Modulation, **where: Any) -> tuple[Tensor, KeysValues]:
+    def _run(
+        self, block: nn.Module, x: Tensor, m: Modulation, route: Route | None, **where: Any
+    ) -> tuple[Tensor, KeysValues]:
         if self.recompute and torch.is_grad_enabled():
-            return checkpoint(block, x, m, use_reentrant=False, **where)
-        return block(x, m, **where)
+            return checkpoint(block, x, m, route, use_reentrant=False, **where)
+        return block(x, m, route, **where)
 
     def finish(self, x: Tensor, rows: Tensor, selector: Tensor | None, kind: int = 0) -> Tensor:
         """The final norm of tokens x of one kind (B, N, L, D), modulated, ready for their head."""
         first = 6 * self.config.depth + 2 * kind
         shift, scale = spread(rows[..., first : first + 2, :], selector)
-        return modulate(nn.functional.layer_norm(x.float(), x.shape[-1:]), shift, scale)
+        return modulate(self.final_norm(x.float()), shift, scale)
 
 
 def _working(x: Tensor) -> Tensor:
@@ -169,6 +224,12 @@ def spread(rows: Tensor, selector: Tensor | None) -> tuple[Tensor, ...]:
 
 def layer_modulation(rows: Tensor, layer: int) -> Modulation:
     return Modulation(*spread(rows[..., 6 * layer : 6 * layer + 6, :], None))
+
+
+def log_sigma(t: Tensor) -> Tensor:
+    """log σ / 4 of times t (...) of the linear path, σ = t / (1 - t) within EDM's range: (..., 1) (MoDE, §3.1)."""
+    low, high = (sigma / (1 + sigma) for sigma in EDM_SIGMAS)
+    return torch.logit(t.float().clamp(low, high))[..., None] / 4
 
 
 def sinusoid(t: Tensor, width: int, max_period: float = 1e4) -> Tensor:

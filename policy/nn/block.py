@@ -1,17 +1,18 @@
-"""One transformer block: attention and MLP, each `x + g · f(x)` with adaLN-zero modulation.
+"""One transformer block: attention and a feed-forward layer, each `x + g · f(x)` with what depends on time.
 
 Modulation (Peebles and Xie 2023, DiT, §3.2) comes in ready-made as six rows a token, because it depends on time
-alone and is computed for all layers at once (`Backbone.modulation`).
+alone and is computed for all layers at once (`Backbone.timed`); so does who goes through which experts.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ...envs.errors import choose
 from .attention import KeysValues, attend
+from .config import BackboneConfig
+from .experts import Experts, FeedForward, Route, Usage
 from .linear import Linear
 from .rope import rotate
 
@@ -27,26 +28,26 @@ class Modulation(NamedTuple):
     mlp_gate: Tensor
 
 
-def _relu_squared(x: Tensor) -> Tensor:
-    return F.relu(x).square()
-
-
-ACTIVATIONS = {"gelu": F.gelu, "silu": F.silu, "relu2": _relu_squared}
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "layer": lambda width: nn.LayerNorm(width, elementwise_affine=False),
+    "rms": nn.RMSNorm,
+}
+"""Norms of the stream by name: without weights of its own, which modulation has, or with."""
 
 
 class Attention(nn.Module):
-    """Multi-head attention with normalised queries and keys (Dehghani et al. 2023, ViT-22B) and optional rotation."""
+    """Multi-head attention with normalised queries and keys and optional rotation."""
 
-    def __init__(self, width: int, heads: int, *, qk_norm: bool):
+    def __init__(self, config: BackboneConfig):
         super().__init__()
-        self.heads = heads
+        width, self.heads, self.dropout = config.width, config.heads, config.attention_dropout
         self.qkv = Linear(width, 3 * width)
         nn.init.xavier_uniform_(self.qkv.weight)
         nn.init.zeros_(self.qkv.bias)
         self.out = Linear(width, width)
-        channels = width // heads
-        self.q_norm = nn.LayerNorm(channels) if qk_norm else nn.Identity()
-        self.k_norm = nn.LayerNorm(channels) if qk_norm else nn.Identity()
+        channels = width // self.heads
+        self.q_norm = nn.LayerNorm(channels) if config.qk_norm else nn.Identity()
+        self.k_norm = nn.LayerNorm(channels) if config.qk_norm else nn.Identity()
 
     def project(self, x: Tensor, rotary: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of x (B, N, L, D), each (B, H, N, L, C)."""
@@ -56,35 +57,44 @@ class Attention(nn.Module):
             q, k = rotate(q, rotary), rotate(k, rotary)
         return q, k, v
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, **where) -> Tensor:
-        return self.out(rearrange(attend(q, k, v, **where), "b h n l c -> b n l (h c)"))
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, **where: Any) -> Tensor:
+        dropout = self.dropout if self.training else 0.0
+        return self.out(rearrange(attend(q, k, v, dropout=dropout, **where), "b h n l c -> b n l (h c)"))
 
 
 class Block(nn.Module):
     """`forward` returns the new stream (B, N, L, D) and the keys and values that a later stream may attend to."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float, *, activation: str, qk_norm: bool):
+    def __init__(self, config: BackboneConfig):
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, elementwise_affine=False)
-        self.norm2 = nn.LayerNorm(width, elementwise_affine=False)
-        self.attention = Attention(width, heads, qk_norm=qk_norm)
-        hidden = int(width * mlp_ratio)
-        self.up, self.down = Linear(width, hidden), Linear(hidden, width)
-        self.activation = ACTIVATIONS[choose(activation, ACTIVATIONS, "activation")]
+        self.norm1, self.norm2 = NORMS[config.norm](config.width), NORMS[config.norm](config.width)
+        self.attention = Attention(config)
+        self.mlp = FeedForward(config) if config.experts is None else Experts(config)
+        self.register_load_state_dict_pre_hook(_renamed)
 
     def forward(
         self,
         x: Tensor,
         m: Modulation,
+        route: Route | None = None,
         *,
+        selector: Tensor | None = None,
+        usage: list[Usage] | None = None,
         rotary: Tensor | None = None,
         context: KeysValues | None = None,
         mask: Tensor | None = None,
     ) -> tuple[Tensor, KeysValues]:
         q, k, v = self.attention.project(modulate(self.norm1(x), m.attention_shift, m.attention_scale), rotary)
         x = x + m.attention_gate * self.attention(q, k, v, context=context, mask=mask)
-        hidden = self.activation(self.up(modulate(self.norm2(x), m.mlp_shift, m.mlp_scale)))
-        return x + m.mlp_gate * self.down(hidden), (k, v)
+        hidden = modulate(self.norm2(x), m.mlp_shift, m.mlp_scale)
+        return x + m.mlp_gate * self.mlp(hidden, route, selector, usage), (k, v)
+
+
+def _renamed(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Weights from before the feed-forward layer was a module of its own."""
+    for part in ("up", "down"):
+        for key in [k for k in state if k.startswith(f"{prefix}{part}.")]:
+            state[f"{prefix}mlp.{key.removeprefix(prefix)}"] = state.pop(key)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from foreact.data.store import Store
 from foreact.envs.spec import Camera, Embodiment, Field
 from foreact.policy import ModelConfig, TrainConfig, load_policy, train
 from foreact.policy.checkpoint import find_checkpoint
-from foreact.policy.nn.backbone import BackboneConfig
+from foreact.policy.nn.config import BackboneConfig
 from foreact.policy.tokens.images import ImageConfig
 
 

@@ -36,7 +36,7 @@ def policy():
     from foreact.envs.metaworld_tasks import EMBODIMENT
     from foreact.policy.config import ModelConfig
     from foreact.policy.model import Model
-    from foreact.policy.nn.backbone import BackboneConfig
+    from foreact.policy.nn.config import BackboneConfig
     from foreact.policy.policy import Policy
     from foreact.policy.sentences import Sentences
     from foreact.policy.tokens.images import ImageConfig

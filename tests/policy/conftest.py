@@ -11,7 +11,7 @@ from foreact.data.store import Store
 from foreact.envs.spec import Camera, Embodiment, Field
 from foreact.policy.config import ModelConfig
 from foreact.policy.model import Model
-from foreact.policy.nn.backbone import BackboneConfig
+from foreact.policy.nn.config import BackboneConfig
 from foreact.policy.policy import Policy
 from foreact.policy.sentences import Sentences
 from foreact.policy.tokens.images import ImageConfig

@@ -281,7 +281,7 @@ class TestConfigErrors:
 
 
 def build_backbone():
-    from foreact.policy.nn.backbone import BackboneConfig
+    from foreact.policy.nn.config import BackboneConfig
 
     return BackboneConfig(width=32, depth=2, heads=2)
 

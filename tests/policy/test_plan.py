@@ -12,6 +12,7 @@ from foreact.data.batch import fake_batch
 from foreact.envs.errors import UserError
 from foreact.policy.config import SolverConfig
 from foreact.policy.inputs import unbatched
+from foreact.policy.nn.backbone import Timed
 from foreact.policy.plan import StepPlan
 
 
@@ -48,8 +49,8 @@ def test_one_plan_serves_every_control_step_batch_and_instruction(policy, seen, 
         act(policy, seen, words=words)
         act(policy, seen[:1], words=words)
     assert len(made) == 1
-    assert made[0].rows.shape[:3] == (4, 1, 1)
-    assert made[0].nbytes == made[0].rows.numel() * 4
+    assert [timed.rows.shape[:2] for timed in made[0].steps] == [(1, 1)] * 4
+    assert made[0].nbytes == 4 * made[0].steps[0].rows.nbytes
 
 
 def test_it_is_made_anew_for_another_grid(policy, seen, made):
@@ -76,16 +77,16 @@ def test_where_the_instruction_joins_the_time_it_is_made_for_the_instruction(mak
     left, right = (act(policy, seen, words=words) for words in ("go left", "go right"))
     act(policy, seen, words="go right")
     assert len(made) == 2
-    assert made[0].rows.shape[:2] == (4, 2)  # a row for each sample: each has its instruction
+    assert made[0].steps[0].rows.shape[0] == 2  # a row for each sample: each has its instruction
     assert not np.allclose(left, right)
 
 
 @pytest.mark.parametrize(("step", "t"), [(0, 0.9), (1, 1.0), (2, 0.5), (7, 0.1)])
 def test_a_plan_for_another_grid_is_refused(step, t):
-    plan = StepPlan([{"action": 1.0}, {"action": 0.5}], torch.zeros(2, 1, 1, 1, 4, 8), ())
+    plan = StepPlan([{"action": 1.0}, {"action": 0.5}], [Timed(torch.zeros(1, 1, 1, 4, 8))] * 2, ())
     with pytest.raises(UserError, match=f"another grid: evaluation {step} is at .*{t}.*planned"):
         plan.at(step, {"action": t})
-    assert torch.equal(plan.at(1, {"action": 0.5}), plan.rows[1])
+    assert plan.at(1, {"action": 0.5}) is plan.steps[1]
 
 
 def test_plans_keep_one_of_each_query(policy, seen, made):

@@ -288,7 +288,7 @@ def test_observation_encoded_once_equals_one_sequence(make_policy, preset):
     torch.manual_seed(1)
     context, x = torch.randn(2, 7, 32), torch.randn(2, 1, 5, 32)
     t = torch.rand(2, 1, 1)
-    rows = net.modulation(torch.cat([t, torch.zeros_like(t)], dim=-1))
+    timed = net.timed(torch.cat([t, torch.zeros_like(t)], dim=-1))
     selector = torch.zeros(2, 1, 12, 2)
     selector[..., :7, 1] = 1
     selector[..., 7:, 0] = 1
@@ -297,9 +297,9 @@ def test_observation_encoded_once_equals_one_sequence(make_policy, preset):
     from foreact.policy.nn.backbone import Context
 
     whole = net.denoise(
-        torch.cat([context.unsqueeze(1), x], dim=2), rows, Context.empty(context), selector=selector, mask=mask
+        torch.cat([context.unsqueeze(1), x], dim=2), timed, Context.empty(context), selector=selector, mask=mask
     )
-    cached = net.denoise(x, net.modulation(t), net.encode(context))
+    cached = net.denoise(x, net.timed(t), net.encode(context))
     torch.testing.assert_close(whole[:, :, 7:], cached, rtol=0, atol=1e-5)
 
 

@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 import torch
 from foreact.envs.errors import UserError
-from foreact.policy.nn.backbone import Backbone, BackboneConfig, sinusoid
+from foreact.policy.nn.backbone import Backbone, sinusoid
+from foreact.policy.nn.config import BackboneConfig
 
 CONFIG = BackboneConfig(width=32, depth=3, heads=2)
 
@@ -20,7 +21,7 @@ def test_adaln_zero_starts_as_the_identity():
 def test_gradients_reach_every_parameter():
     net = backbone(gate_init=0.5)
     context = net.encode(torch.randn(2, 5, 32))
-    out = net.denoise(torch.randn(2, 3, 4, 32), net.modulation(torch.rand(2, 3, 1)), context)
+    out = net.denoise(torch.randn(2, 3, 4, 32), net.timed(torch.rand(2, 3, 1)), context)
     (out.square().mean() + context.tokens.square().mean()).backward()
     missing = [name for name, p in net.named_parameters() if p.grad is None]
     assert not missing
@@ -28,9 +29,9 @@ def test_gradients_reach_every_parameter():
 
 def test_samples_and_draws_are_independent():
     net = backbone(gate_init=0.5)
-    x, rows, seen = torch.randn(3, 2, 4, 32), net.modulation(torch.rand(3, 2, 1)), torch.randn(3, 5, 32)
-    both = net.denoise(x, rows, net.encode(seen))
-    one = net.denoise(x[1:2, 1:], rows[1:2, 1:], net.encode(seen[1:2]))
+    x, t, seen = torch.randn(3, 2, 4, 32), torch.rand(3, 2, 1), torch.randn(3, 5, 32)
+    both = net.denoise(x, net.timed(t), net.encode(seen))
+    one = net.denoise(x[1:2, 1:], net.timed(t[1:2, 1:]), net.encode(seen[1:2]))
     torch.testing.assert_close(both[1:2, 1:], one, rtol=1e-4, atol=1e-5)
 
 
@@ -42,7 +43,7 @@ def test_activations_can_be_computed_again():
         net.recompute = recompute
         context = net.encode(torch.linspace(-1, 1, 320).view(2, 5, 32))
         net.denoise(
-            torch.linspace(-1, 1, 256).view(2, 1, 4, 32), net.modulation(torch.rand(2, 1, 1)), context
+            torch.linspace(-1, 1, 256).view(2, 1, 4, 32), net.timed(torch.rand(2, 1, 1)), context
         ).sum().backward()
         gradients.append([p.grad for p in net.parameters() if p.grad is not None])
     torch.testing.assert_close(*gradients, rtol=0, atol=0)
@@ -52,11 +53,11 @@ def test_a_selector_gives_each_token_its_time():
     net = backbone(gate_init=0.5)
     torch.nn.init.normal_(net.to_modulation.weight, std=0.1)
     x, context = torch.randn(1, 1, 4, 32), net.encode(torch.randn(1, 5, 32))
-    rows = net.modulation(torch.tensor([[[0.3, 0.3]]]))
+    timed = net.timed(torch.tensor([[[0.3, 0.3]]]))
     selector = torch.eye(2)[[0, 1, 1, 0]].expand(1, 1, 4, 2)
-    same = net.denoise(x, net.modulation(torch.tensor([[[0.3]]])), context)
-    torch.testing.assert_close(net.denoise(x, rows, context, selector=selector), same)
-    other = net.denoise(x, net.modulation(torch.tensor([[[0.3, 0.9]]])), context, selector=selector)
+    same = net.denoise(x, net.timed(torch.tensor([[[0.3]]])), context)
+    torch.testing.assert_close(net.denoise(x, timed, context, selector=selector), same)
+    other = net.denoise(x, net.timed(torch.tensor([[[0.3, 0.9]]])), context, selector=selector)
     assert not torch.allclose(other, same)
 
 

@@ -1,0 +1,324 @@
+"""Feed-forward layers: one for all tokens, or several experts of which each token passes through a few.
+
+Who chooses is data (`ExpertsConfig.router`):
+
+| router          | looks at   | chooses                                           | from                              |
+|-----------------|------------|---------------------------------------------------|-----------------------------------|
+| `time`          | the noise  | the same experts for all tokens of one time       | MoDE, Switch-DiT                  |
+| `split`         | the noise  | expert floor(t E): nothing is learned             | PanGu-Draw (Lu et al. 2023)       |
+| `token`         | each token | experts for each token                            | DiT-MoE (Fei et al. 2024)         |
+| `expert_choice` | each token | each expert its share of the tokens of a sequence | micro-budget (Sehwag et al. 2024) |
+
+What is chosen by time alone is known before a solver's step begins, so the chosen experts can be joined into one dense
+layer, exactly: hidden units lie side by side, each expert's scaled with its weight (`Fused`).
+Letters: B batch, N noise draws, L tokens, D width, H hidden, E experts, k chosen, G distinct times.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .config import BackboneConfig, ExpertsConfig
+from .linear import Linear
+
+
+def _relu_squared(x: Tensor) -> Tensor:
+    return F.relu(x).square()
+
+
+def _swiglu(x: Tensor) -> Tensor:
+    gate, value = x.chunk(2, dim=-1)
+    return F.silu(gate) * value
+
+
+ACTIVATIONS = {"gelu": F.gelu, "silu": F.silu, "relu2": _relu_squared, "swiglu": _swiglu}
+"""Activations by name; `swiglu` takes two numbers for each hidden unit (Shazeer 2020)."""
+
+
+class Choice(NamedTuple):
+    """Experts (..., k) int64 and their weights (..., k)."""
+
+    experts: Tensor
+    weights: Tensor
+
+
+class Usage(NamedTuple):
+    """How one layer was used, for losses and logs: mean probability and load of each expert (E,), and the mean square
+    of log Σ exp of the router's logits. Loads sum to 1."""
+
+    probability: Tensor
+    load: Tensor
+    z: Tensor
+
+
+@dataclass(frozen=True)
+class Route:
+    """Who goes through which experts of one layer, where time decides.
+
+    choice (B or 1, N, G, k) of each of the distinct times · fused: for each of them the layer that the chosen experts
+    make, with its scale and bias, where all samples have the same times; then `choice` is not needed.
+    """
+
+    choice: Choice | None = None
+    fused: Sequence[tuple["Fused", Tensor, Tensor]] = ()
+
+    def __getitem__(self, step: int) -> "Route":
+        """Of one of the times along the first axis."""
+        return Route(None if self.choice is None else Choice(*(c[step] for c in self.choice)))
+
+
+class FeedForward(nn.Module):
+    """Up, activation, down: the layer of all tokens. hidden: units, default those of the config."""
+
+    def __init__(self, config: BackboneConfig, hidden: int | None = None):
+        super().__init__()
+        hidden = _hidden(config) if hidden is None else hidden
+        self.up, self.down = Linear(config.width, _doubled(hidden, config)), Linear(hidden, config.width)
+        self.activation, self.dropout = ACTIVATIONS[config.activation], config.mlp_dropout
+
+    def forward(self, x: Tensor, *_: object) -> Tensor:
+        return self.down(F.dropout(self.activation(self.up(x)), self.dropout, self.training))
+
+
+class Stacked(nn.Module):
+    """A linear map for each expert: weight (E, out, in), bias (E, out)."""
+
+    def __init__(self, number: int, inputs: int, outputs: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(number, outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(number, outputs))
+        bound = inputs**-0.5  # as nn.Linear begins
+        nn.init.uniform_(self.weight, -bound, bound)
+        nn.init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, x: Tensor, ends: Tensor, expert: Tensor) -> Tensor:
+        """x (R, in), sorted by expert; ends (E,) int32: where each one's rows end; expert (R,): whose a row is."""
+        weight = self.weight.to(x.dtype).transpose(-2, -1)
+        return F.grouped_mm(x, weight, offs=ends) + self.bias.to(x.dtype)[expert]
+
+
+class Experts(nn.Module):
+    """E feed-forward layers, of which each token passes through a few. See `config.ExpertsConfig`."""
+
+    def __init__(self, config: BackboneConfig):
+        super().__init__()
+        assert config.experts is not None
+        self.config, self.hidden, self.gated = config.experts, _hidden(config), config.activation == "swiglu"
+        number = self.config.number
+        self.up = Stacked(number, config.width, _doubled(self.hidden, config))
+        self.down = Stacked(number, self.hidden, config.width)
+        self.shared = FeedForward(config, self.config.shared * self.hidden) if self.config.shared else None
+        self.router = None if self.config.by_time else nn.Linear(config.width, number, bias=False)
+        self.activation, self.dropout = ACTIVATIONS[config.activation], config.mlp_dropout
+
+    def forward(
+        self, x: Tensor, route: Route | None = None, selector: Tensor | None = None, usage: list[Usage] | None = None
+    ) -> Tensor:
+        """x (B, N, L, D). route: where time decides. selector (B or 1, N, L, G), one-hot: which of its distinct times
+        each token has, None where all have the only one. usage: gets this call's appended where tokens decide.
+        """
+        if route is not None and route.fused:
+            return _through(route.fused, x, selector)
+        tokens = x.flatten(0, 2)
+        if route is not None and route.choice is not None:
+            row, expert, weight = _sorted(_of_tokens(route.choice, selector, x))
+        else:
+            row, expert, weight = self._chosen_by_tokens(x, usage)
+        ends = torch.bincount(expert, minlength=self.config.number).cumsum(0).to(torch.int32)
+        hidden = F.dropout(self.activation(self.up(tokens[row], ends, expert)), self.dropout, self.training)
+        found = self.down(hidden, ends, expert)
+        found = found * weight[:, None].to(found.dtype)
+        out = found.new_zeros(tokens.shape).index_add(0, row, found).view_as(x)
+        return out if self.shared is None else out + self.shared(x)
+
+    def _chosen_by_tokens(self, x: Tensor, usage: list[Usage] | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows, experts and weights (R,), sorted by expert."""
+        assert self.router is not None
+        config, logits = self.config, self.router(x).float()
+        probabilities = logits.softmax(-1)
+        if config.router == "token":
+            row, expert, weight = _sorted(_most_likely(probabilities.flatten(0, 2), config))
+        else:
+            row, expert, weight = _taken(probabilities, config)
+        if usage is not None:
+            usage.append(_usage(probabilities, expert, logits))
+        return row, expert, weight
+
+    def fuse(self, experts: Sequence[int]) -> "Fused":
+        """These experts, and the shared ones, as one dense layer."""
+        shared = [] if self.shared is None else [(self.shared.up.weight, self.shared.up.bias, self.shared.down.weight)]
+        parts = [*shared, *((self.up.weight[e], self.up.bias[e], self.down.weight[e]) for e in experts)]
+        ups, biases, downs = zip(*parts, strict=True)
+        base = None if self.shared is None else self.shared.down.bias
+        return Fused(
+            _joined(ups, gated=self.gated), _joined(biases, gated=self.gated), torch.cat(downs, dim=1),
+            self.down.bias[list(experts)], base, self.hidden, self.activation,
+        )  # fmt: skip
+
+
+def _hidden(config: BackboneConfig) -> int:
+    return int(config.width * config.mlp_ratio)
+
+
+def _doubled(hidden: int, config: BackboneConfig) -> int:
+    return 2 * hidden if config.activation == "swiglu" else hidden
+
+
+def _of_tokens(choice: Choice, selector: Tensor | None, x: Tensor) -> Choice:
+    """The choice of every token of x (B, N, L, D), flat: (B N L, k)."""
+    if selector is not None:
+        which = selector.argmax(-1)[..., None].expand(*x.shape[:3], choice.experts.shape[-1])
+        choice = Choice(*(c.expand(*x.shape[:2], -1, -1).gather(2, which) for c in choice))
+    return Choice(*(c.expand(*x.shape[:3], -1).flatten(0, 2) for c in choice))
+
+
+def _through(fused: Sequence[tuple["Fused", Tensor, Tensor]], x: Tensor, selector: Tensor | None) -> Tensor:
+    """Each token through the layer of its time."""
+    if selector is None:
+        layer, scale, bias = fused[0]
+        return layer(x, scale, bias)
+    out = torch.zeros_like(x)
+    for g, (layer, scale, bias) in enumerate(fused):
+        mine = selector[..., g] > 0  # (B or 1, N, L)
+        some = mine.flatten(0, 1).any(0)  # a segment's tokens mostly have one time in all samples
+        found = layer(x[:, :, some], scale, bias)
+        out[:, :, some] += mine[..., some, None] * found
+    return out
+
+
+def _joined(parts: Sequence[Tensor], *, gated: bool) -> Tensor:
+    """Rows of the up-projections of several experts; where gated, all gates and then all values."""
+    if not gated:
+        return torch.cat(list(parts))
+    gates, values = zip(*(part.chunk(2) for part in parts), strict=True)
+    return torch.cat([*gates, *values])
+
+
+def _sorted(choice: Choice) -> tuple[Tensor, Tensor, Tensor]:
+    """Choices (T, k) as rows, experts and weights (T k,), sorted by expert, so that each one's tokens lie together."""
+    k = choice.experts.shape[-1]
+    order = choice.experts.flatten().argsort(stable=True)
+    return order // k, choice.experts.flatten()[order], choice.weights.flatten()[order]
+
+
+def _taken(probabilities: Tensor, config: ExpertsConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """Each expert takes the tokens of a sequence (B, N, L, E) that want it most, k/E of them (Zhou et al. 2022)."""
+    length = probabilities.shape[2]
+    each = max(1, round(length * config.chosen / config.number))
+    weight, token = probabilities.flatten(0, 1).topk(each, dim=1)  # (B N, each, E)
+    first = length * torch.arange(len(token), device=token.device)[:, None, None]
+    row, expert = token + first, torch.arange(config.number, device=token.device).expand_as(token)
+    return tuple(values.permute(2, 0, 1).flatten() for values in (row, expert, weight))  # type: ignore[return-value]
+
+
+def _most_likely(probabilities: Tensor, config: ExpertsConfig, score: Tensor | None = None) -> Choice:
+    """The k experts of the highest score, by default their probability (..., E)."""
+    experts = (probabilities if score is None else score).topk(config.chosen, dim=-1).indices
+    weights = probabilities.gather(-1, experts)
+    return Choice(experts, weights / weights.sum(-1, keepdim=True) if config.renormalise else weights)
+
+
+def _usage(probabilities: Tensor, expert: Tensor, logits: Tensor) -> Usage:
+    number = probabilities.shape[-1]
+    load = torch.bincount(expert.flatten(), minlength=number) / expert.numel()
+    return Usage(probabilities.flatten(0, -2).mean(0), load, logits.logsumexp(-1).square().mean())
+
+
+class TimeRouter(nn.Module):
+    """The choice of every layer from the embedded time alone: a two-layer MLP each (MoDE, §3.2)."""
+
+    def __init__(self, config: BackboneConfig):
+        super().__init__()
+        assert config.experts is not None
+        self.config, self.depth, d = config.experts, config.depth, config.width
+        self.layers = nn.ModuleList(
+            nn.Sequential(Linear(d, d), nn.SiLU(), Linear(d, self.config.number))
+            for _ in range(self.depth if self.config.router == "time" else 0)
+        )
+
+    def forward(
+        self,
+        t: Tensor,
+        embedded: Tensor,
+        generator: torch.Generator | None = None,
+        usage: list[Usage] | None = None,
+    ) -> list[Choice]:
+        """The choice (..., k) of each layer for times t (...) and their embeddings (..., D).
+
+        generator: draw by probability (Gumbel-top-k, Kool et al. 2019), for training. usage: gets each layer's.
+        """
+        config = self.config
+        if config.router == "split":
+            expert = (t * config.number).long().clamp(0, config.number - 1)[..., None]
+            return [Choice(expert, torch.ones_like(t)[..., None])] * self.depth
+        found = []
+        for logits in self.logits(embedded):
+            score, probabilities = None, logits.softmax(-1)
+            if config.sampled and generator is not None:
+                u = torch.rand(logits.shape, generator=generator, device=logits.device)
+                score = logits - u.clamp(min=1e-20).log().neg().log()
+            found.append(_most_likely(probabilities, config, score))
+            if usage is not None:
+                usage.append(_usage(probabilities, found[-1].experts, logits))
+        return found
+
+    def logits(self, embedded: Tensor) -> list[Tensor]:
+        """Of each layer, for embedded times (..., D): (..., E)."""
+        return [layer(embedded).float() for layer in self.layers]
+
+
+class Fused(nn.Module):
+    """Experts side by side as one dense layer; each one's hidden units are scaled with its weight.
+
+    bias (k, D) of each · base (D,): of the shared ones, which come first and are not scaled.
+    """
+
+    def __init__(self, up, up_bias, down, bias, base, hidden, activation):
+        super().__init__()
+        self.up, self.down = _linear(up, up_bias), _linear(down, None)
+        self.bias, self.base = bias.detach(), None if base is None else base.detach()
+        self.shared = down.shape[1] - hidden * len(bias)
+        self.hidden, self.activation = hidden, activation
+
+    def scaled(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """What one step needs beside the layer: the scale of each hidden unit and the bias, for weights (k,)."""
+        scale = torch.cat([weights.new_ones(self.shared), weights.repeat_interleave(self.hidden)])
+        bias = weights @ self.bias
+        return scale, bias if self.base is None else bias + self.base
+
+    def forward(self, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+        return self.down(self.activation(self.up(x)) * scale) + bias
+
+    @property
+    def nbytes(self) -> int:
+        return sum(t.nbytes for t in (self.up.weight, self.up.bias, self.down.weight))
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> Linear:
+    layer = Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    layer.weight = nn.Parameter(weight.detach().contiguous(), requires_grad=False)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.detach().contiguous(), requires_grad=False)
+    return layer
+
+
+class Bank:
+    """Fused layers by layer and set of experts: equal sets share one, whatever their weights."""
+
+    def __init__(self):
+        self._kept: dict[tuple[int, ...], Fused] = {}
+
+    def route(self, layer: int, experts: Experts, choice: Choice) -> Route:
+        """A route (one sample's, G times) with its layers fused."""
+        fused = []
+        for chosen, weights in zip(choice.experts.flatten(0, -2), choice.weights.flatten(0, -2), strict=True):
+            order = chosen.argsort()
+            key = (layer, *chosen[order].tolist())
+            if key not in self._kept:
+                self._kept[key] = experts.fuse(key[1:])
+            fused.append((self._kept[key], *self._kept[key].scaled(weights[order])))
+        return Route(fused=fused)
