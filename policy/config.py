@@ -98,10 +98,11 @@ class ModelConfig:
     depth: see and foresee depth as well, from 0 to so many metres (what is farther counts as that far); 0 for none.
     poses: denoise the robot's state at the foreseen steps in the place of actions; a planner drives there.
     layout: 'tokens' gives each frame and action tokens of its own, and the observation a clean context that is encoded
-    once; 'stacked' is PAD's: steps lie on channels, the present frame and state beside them, and the instruction joins
-    the time. coupling: which denoised segment sees which (`segments.COUPLINGS`). times: 'independent' draws a time for
-    each segment, 'shared' one for all, by the law of the actions' process. own_final: a final modulation for each
-    segment.
+    once; 'sequence' is MoDE's: one causal sequence of noise (`noise_token`), instruction, cameras, state and what is
+    denoised, all at its time; 'stacked' is PAD's: steps lie on channels, the present frame and state beside them, and
+    the instruction joins the time. coupling: which denoised segment sees which (`segments.COUPLINGS`). times:
+    'independent' draws a time for each segment, 'shared' one for all, by the law of the actions' process. own_final: a
+    final modulation for each segment. goal_dropout: share of samples that learn without their instruction.
     draws: noise draws of each query per encoded observation in training; a number below 1 draws once for that share
     of the batch, and 0 leaves the query out. Query 'continue' observes the first 1 to horizon/2 actions, which
     real-time chunking needs.
@@ -126,6 +127,8 @@ class ModelConfig:
     future_process: Process = field(default_factory=_frames)
     poses: bool = False
     layout: str = "tokens"
+    noise_token: bool = True
+    goal_dropout: float = 0.0
     coupling: str = "action_blind"
     times: str = "independent"
     own_final: bool = False
@@ -138,12 +141,15 @@ class ModelConfig:
     def __post_init__(self):
         choose(self.coupling, COUPLINGS, "coupling")
         choose(self.times, ("independent", "shared"), "coupling of times")
-        choose(self.layout, ("tokens", "stacked"), "layout")
-        if self.solver.cache and self.layout == "stacked":
+        choose(self.layout, ("tokens", "stacked", "sequence"), "layout")
+        if self.solver.cache and self.layout != "tokens":
+            how = "on the channels" if self.layout == "stacked" else "in the sequence"
             raise UserError(
-                f"model {self.name!r} sees the observation on the channels of what it denoises, so there is nothing to "
+                f"model {self.name!r} sees the observation {how} of what it denoises, so there is nothing to "
                 "cache: solver.cache=null"
             )
+        if not 0 <= self.goal_dropout < 1:
+            raise UserError(f"goal_dropout is a share of samples from 0 to below 1, got {self.goal_dropout}")
         for name in ("pixels", "n_obs_steps", "horizon", "n_action_steps"):
             positive(name, getattr(self, name))
         if self.n_action_steps > self.horizon:

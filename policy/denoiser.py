@@ -24,25 +24,31 @@ class Encoding:
     """An observation as the denoised stream meets it.
 
     context: its clean tokens, encoded once · beside {segment: (B, L, C)}: clean values that join a segment's channels ·
-    condition (B, D) or None: what joins the embedded time · views: which cameras are there, None for all.
+    condition (B, D) or None: what joins the embedded time · views: which cameras are there, None for all · lead
+    (B, M, D) or None: tokens that lead the sequence of what is denoised and go through it with its time, where they
+    stand (M, 3).
     """
 
     context: Context
     beside: dict[str, Tensor]
     condition: Tensor | None = None
     views: tuple[int, ...] | None = None
+    lead: Tensor | None = None
+    where: Tensor | None = None
 
     def __getitem__(self, rows: slice) -> "Encoding":
         """The encoding of some samples of the batch."""
         beside = {name: values[rows] for name, values in self.beside.items()}
         condition = None if self.condition is None else self.condition[rows]
-        return Encoding(self.context[rows], beside, condition, self.views)
+        lead = None if self.lead is None else self.lead[rows]
+        return Encoding(self.context[rows], beside, condition, self.views, lead, self.where)
 
     def clone(self) -> "Encoding":
         """A copy in memory of its own."""
         context = Context([(k.clone(), v.clone()) for k, v in self.context.layers], self.context.tokens.clone())
         beside = {name: values.clone() for name, values in self.beside.items()}
-        return Encoding(context, beside, None if self.condition is None else self.condition.clone(), self.views)
+        condition, lead = (None if x is None else x.clone() for x in (self.condition, self.lead))
+        return Encoding(context, beside, condition, self.views, lead, self.where)
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,8 @@ class Denoiser(nn.Module):
 
     segments: every segment that can take part, in the order of the sequence · processes: how each is noised · coupling:
     who sees whom · beside: clean channels that join a segment's · places: positions (L, 3) of a segment's tokens ·
-    own_final: a final modulation for each segment. Letters: B batch, N noise draws, L tokens, D width, C channels.
+    own_final: a final modulation for each segment · noise_token: a token of the time comes before those of
+    `Encoding.lead`. Letters: B batch, N noise draws, L tokens, D width, C channels.
     """
 
     def __init__(
@@ -77,11 +84,12 @@ class Denoiser(nn.Module):
         beside: Mapping[str, int] | None = None,
         places: Mapping[str, Tensor] | None = None,
         own_final: bool = False,
+        noise_token: bool = False,
     ):
         super().__init__()
         d, beside = backbone.width, beside or {}
         self.segments, self.processes = dict(segments), dict(processes)
-        self.coupling, self.own_final = coupling, own_final
+        self.coupling, self.own_final, self.noise_token = coupling, own_final, noise_token
         self.places = dict(places) if places else {k: s.positions(range(s.steps), 1.0) for k, s in segments.items()}
         self.backbone = Backbone(backbone, len(self.segments) if own_final else 1)
         self.position = nn.ParameterDict({k: self._positions(k) for k in self.segments})
@@ -114,7 +122,7 @@ class Denoiser(nn.Module):
         if timed is None:
             timed = self.timed(self.times(segments), encoding.condition, generator=generator, usage=usage)
         wiring = self.wiring(segments, encoding) if wiring is None else wiring
-        tokens = []
+        tokens = self._lead(encoding, segments, timed)
         for name, segment in segments.items():
             x = self._input(name, segment)
             if name in encoding.beside:
@@ -130,12 +138,28 @@ class Denoiser(nn.Module):
             usage=usage,
         )
         lengths = [s.x.shape[2] for s in segments.values()]
-        chosen = [None] * len(lengths) if wiring.selector is None else wiring.selector.split(lengths, dim=2)
+        hidden = hidden[:, :, -sum(lengths) :]
+        chosen = (
+            [None] * len(lengths)
+            if wiring.selector is None
+            else wiring.selector[:, :, -sum(lengths) :].split(lengths, dim=2)
+        )
         kinds = [list(self.segments).index(name) if self.own_final else 0 for name in segments]
         return {
             name: self.head[name](self.backbone.finish(part, timed.rows, which, kind))
             for name, part, which, kind in zip(segments, hidden.split(lengths, dim=2), chosen, kinds, strict=True)
         }
+
+    def _lead(self, encoding: Encoding, segments: Mapping[str, Segment], timed: Timed) -> list[Tensor]:
+        """What stands before the denoised tokens in their sequence: the noise, and the observation."""
+        if encoding.lead is None:
+            return []
+        first = next(iter(segments.values())).x
+        seen = encoding.lead.unsqueeze(1).expand(-1, first.shape[1], -1, -1)
+        if not self.noise_token:
+            return [seen]
+        noise = timed.embedded[..., _main(segments), None, :].expand(*first.shape[:2], -1, -1)
+        return [noise.to(seen.dtype), seen]
 
     def _ordered(self, segments: Mapping[str, Segment]) -> dict[str, Segment]:
         """The segments in the one order of the sequence."""
@@ -165,8 +189,13 @@ class Denoiser(nn.Module):
         """How the tokens of these segments meet."""
         segments = self._ordered(segments)
         where = [self._seen(name, self.places[name], encoding.views) for name in segments]
+        lead = 0
+        if encoding.lead is not None and encoding.where is not None:
+            noise = [torch.zeros(1, 3)] if self.noise_token else []
+            where = [*noise, encoding.where, *where]
+            lead = len(noise) + encoding.lead.shape[1]
         rotary = self.rotary(where, next(iter(segments.values())).x)
-        return Wiring(self._selector(segments), rotary, self._mask(segments, encoding.context.tokens))
+        return Wiring(self._selector(segments, lead), rotary, self._mask(segments, encoding.context.tokens, lead))
 
     def _seen(self, name: str, values: Tensor, views: tuple[int, ...] | None) -> Tensor:
         """The values (L, ...) of the tokens of a segment whose cameras are there."""
@@ -185,13 +214,15 @@ class Denoiser(nn.Module):
         scale = input_scale(process.target, PATHS[process.path], t)
         return segment.x if process.target != "edm" else segment.x * torch.as_tensor(scale)[..., None]
 
-    def _selector(self, segments: dict[str, Segment]) -> Tensor | None:
-        """Which of the distinct `times` each token has."""
+    def _selector(self, segments: dict[str, Segment], lead: int) -> Tensor | None:
+        """Which of the distinct `times` each token has; those that lead have that of what is denoised."""
         groups = len(segments) + any(s.clean is not None for s in segments.values())
         if groups == 1:
             return None
         one_hot = torch.eye(groups, device=next(iter(segments.values())).x.device)
-        columns = [
+        first = next(iter(segments.values())).x
+        columns = [one_hot[_main(segments)].expand(*first.shape[:2], lead, -1)] if lead else []
+        columns += [
             one_hot[i].expand(*s.x.shape[:3], -1)
             if s.clean is None
             else torch.where(s.clean[..., None], one_hot[-1], one_hot[i])
@@ -199,9 +230,13 @@ class Denoiser(nn.Module):
         ]
         return torch.cat(columns, dim=2)
 
-    def _mask(self, segments: dict[str, Segment], context: Tensor) -> Tensor | None:
+    def _mask(self, segments: dict[str, Segment], context: Tensor, lead: int) -> Tensor | None:
         tokens = [(name, s.observed) for name, s in segments.items() for _ in range(s.x.shape[2])]
         table = allowed(tokens, self.coupling)
+        if lead:
+            whole = torch.ones(lead + len(tokens), lead + len(tokens), dtype=torch.bool)
+            whole[lead:, lead:] = True if table is None else table
+            return whole.tril().to(context.device)
         if table is None:
             return None
         seen = torch.ones(len(tokens), context.shape[1], dtype=torch.bool)
@@ -221,6 +256,11 @@ class Denoiser(nn.Module):
         if backbone.positions != "rotary":
             return None
         return rotary_table(torch.cat(positions).to(like.device), backbone.width // backbone.heads)
+
+
+def _main(segments: Mapping[str, Segment]) -> int:
+    """Which of the segments gives its time to tokens that have none: the first that is denoised."""
+    return next((i for i, s in enumerate(segments.values()) if not s.observed), 0)
 
 
 def normal(tokens: int, width: int) -> nn.Parameter:

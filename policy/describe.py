@@ -23,7 +23,7 @@ def describe(model: ModelConfig | TokenizerConfig, data: Any, train: TrainConfig
     tasks, hz = len(mixture.tasks), mixture.embodiment.control_hz
     count = sum(p.numel() for p in network.parameters())
     parts = {name: sum(p.numel() for p in child.parameters()) for name, child in network.named_children()}
-    observed = model.layout == "tokens"
+    observed = model.layout != "stacked"
     context = network.image_tokens() + model.n_obs_steps + 1 if observed else 0
     device = resolve_device(train.device)
     seen = train.steps * train.batch_size * train.accumulate

@@ -18,6 +18,8 @@ from .diffusion.variance import bound
 from .known import KNOWN, known
 from .model import Model
 from .nn.backbone import Context
+from .nn.balance import expert_losses
+from .nn.experts import Usage
 from .segments import DYNAMICS, Role, Segment, assume, learned, role_of
 from .transforms import Observation, Transforms
 
@@ -130,13 +132,14 @@ def objective(
     lesson than to denoise.
     """
     config = model.config
+    usage: list[Usage] = []
     sums: dict[str, Tensor] = {}
     samples: dict[str, int] = {}
     for batch, sentence in sources:
-        observation, prepared = _prepare(model, transforms, batch, sentence, generator, image_shift, state_noise)
+        observation, prepared = _prepare(model, transforms, batch, sentence, generator, image_shift, state_noise, usage)
         lesson = Lesson() if teach is None else teach(observation, prepared.encoding)
         shared = config.times == "shared"
-        parts = segment_losses(model, prepared, config.draws, generator, shared_time=shared, lesson=lesson)
+        parts = segment_losses(model, prepared, config.draws, generator, shared_time=shared, lesson=lesson, usage=usage)
         if alignment is not None and batch.privileged is not None:
             goal = transforms.normalizers["privileged"].normalise(batch.privileged)
             parts["align"] = alignment(prepared.encoding.context, model.image_tokens(), goal)
@@ -145,6 +148,8 @@ def objective(
             samples[name] = samples.get(name, 0) + len(batch)
     means = {name: value / samples[name] for name, value in sums.items()}
     weights = {name: align_weight if name == "align" else config.process(name).weight_at(step) for name in means}
+    for name, (weight, value) in expert_losses(model.backbone, usage).items():
+        means[name], weights[name] = value, weight
     total = torch.stack([weights[name] * value for name, value in means.items()]).sum()
     return Losses(total, {name: value.detach() for name, value in means.items()})
 
@@ -157,6 +162,7 @@ def _prepare(
     generator: torch.Generator,
     image_shift: int,
     state_noise: float,
+    usage: list[Usage],
 ) -> tuple[Observation, Prepared]:
     """Augment, normalise and encode one batch."""
     offset = _offsets(len(batch), image_shift, generator, batch.task.device)
@@ -165,11 +171,14 @@ def _prepare(
         noise = state_noise * torch.randn(batch.state.shape, generator=generator, device=batch.state.device)
     seen = transforms.seen(batch.images, batch.depth, offset)
     observation = transforms.observe(seen, transforms.present(batch, seen), batch.state, sentence, noise)
-    observation = replace(observation, views=transforms.views(batch.images))
+    told = None
+    if model.training and model.config.goal_dropout:
+        told = torch.rand(len(batch), generator=generator, device=batch.task.device) >= model.config.goal_dropout
+    observation = replace(observation, views=transforms.views(batch.images), told=told)
     targets = transforms.targets(batch, observation.now, offset)
     done = None if transforms.config.poses else batch.action_executed  # poses are what came of it
     executed = None if done is None else transforms.action(done)
-    return observation, Prepared(model.encode(observation), targets, transforms.keep(batch), executed)
+    return observation, Prepared(model.encode(observation, usage=usage), targets, transforms.keep(batch), executed)
 
 
 def segment_losses(
@@ -180,17 +189,20 @@ def segment_losses(
     *,
     shared_time: bool = False,
     lesson: Lesson | None = None,
+    usage: list[Usage] | None = None,
 ) -> dict[str, Tensor]:
     """The loss of each segment that is there, a mean over all noise draws of the queries {query: draws} that learn it.
 
-    shared_time: one time for all segments of a draw · lesson: to denoise, by default.
+    shared_time: one time for all segments of a draw · lesson: to denoise, by default · usage: gets how experts were
+    used.
     """
     sums: dict[str, list[Tensor]] = {}
     for query, count in draws.items():
         if any(learned(query, name) for name in prepared.targets):
             part = prepared.part(count)
             drawn = _draw(model, query, max(1, int(count)), part, generator, lesson or Lesson(), shared_time)
-            for name, value in _query_loss(model, query, drawn, part, lesson or Lesson()).items():
+            how = _query_loss(model, query, drawn, part, lesson or Lesson(), generator, usage)
+            for name, value in how.items():
                 sums.setdefault(name, []).append(value * count)
     trained = {name: sum(n for query, n in draws.items() if learned(query, name)) for name in sums}
     return {name: torch.stack(values).sum() / trained[name] for name, values in sums.items()}
@@ -224,11 +236,19 @@ def _draw(
 
 
 def _query_loss(
-    model: Denoiser, query: str, drawn: Mapping[str, Drawn], prepared: Prepared, lesson: Lesson
+    model: Denoiser,
+    query: str,
+    drawn: Mapping[str, Drawn],
+    prepared: Prepared,
+    lesson: Lesson,
+    generator: torch.Generator,
+    usage: list[Usage] | None,
 ) -> dict[str, Tensor]:
     """Mean squared error of each denoised segment of one query."""
     wanted = lesson.wanted(model, drawn, [name for name in drawn if learned(query, name)])
-    predictions = model.denoise({name: one.seen for name, one in drawn.items()}, prepared.encoding)
+    segments = {name: one.seen for name, one in drawn.items()}
+    draws = generator if model.training else None  # else the most likely experts
+    predictions = model.denoise(segments, prepared.encoding, generator=draws, usage=usage)
     losses = {}
     for name, value in wanted.items():
         one = drawn[name]

@@ -37,11 +37,12 @@ class Model(Denoiser):
             beside=beside_widths(config, embodiment),
             places={name: segment_positions(name, shape, config) for name, shape in shapes.items()},
             own_final=config.own_final,
+            noise_token=config.noise_token and config.layout == "sequence",
         )
         self.config = config
         self.views, d = len(embodiment.cameras), config.backbone.width
         self.from_sentence = Linear(VECTOR_DIM, d) if config.instruction == "minilm" else nn.Embedding(sentences, d)
-        if config.layout == "tokens":
+        if config.layout != "stacked":
             self._observe(config, embodiment, d)
         self.tokenizer = Tokenizer(config.latent).requires_grad_(False) if config.latent else None
 
@@ -49,7 +50,11 @@ class Model(Denoiser):
         """What turns an observation into clean tokens."""
         side = config.pixels
         rows, columns = config.image.grid(side, side)
-        self.stem = STEMS[config.image.stem](config.image, d, rows * columns, config.channels)
+        stems = [
+            STEMS[config.image.stem](config.image, d, rows * columns, config.channels)
+            for _ in range(self.views if config.image.per_camera else 1)
+        ]
+        self.stem = nn.ModuleList(stems) if config.image.per_camera else stems[0]
         if config.center_images:
             self.register_buffer("mean_frame", torch.zeros(self.views, 1, side, side, config.channels))
             self.register_buffer("frame_spread", torch.ones(1))
@@ -64,7 +69,7 @@ class Model(Denoiser):
 
     def image_tokens(self) -> int:
         """Tokens of the observed frames in the context."""
-        return self.image_position.shape[0] if self.config.layout == "tokens" else 0
+        return 0 if self.config.layout == "stacked" else self.image_position.shape[0]
 
     @torch.no_grad()
     def center_on(self, images: Tensor) -> None:
@@ -81,26 +86,37 @@ class Model(Denoiser):
         clean: the backbone's `clean`, for who has it already (`plan`). usage: gets how experts were used.
         """
         sentence = self.from_sentence(observation.sentence)
+        if observation.told is not None:
+            sentence = sentence * observation.told[:, None]
+        about = {"beside": observation.beside, "views": observation.views}
         if self.config.layout == "stacked":
-            return Encoding(Context.empty(sentence), observation.beside, sentence, observation.views)
-        context = self._context(observation, sentence, clean, usage)
-        return Encoding(context, observation.beside, views=observation.views)
+            return Encoding(Context.empty(sentence), condition=sentence, **about)
+        tokens, where = self._observed(observation, sentence)
+        if self.config.layout == "sequence":  # causal: the instruction comes first
+            tokens, where = tokens.roll(1, dims=1), where.roll(1, dims=0)
+            return Encoding(Context.empty(sentence), lead=tokens, where=where, **about)
+        rotary = self.rotary([where], tokens)
+        return Encoding(self.backbone.encode(tokens, rotary=rotary, clean=clean, usage=usage), **about)
 
-    def _context(
-        self, observation: Observation, sentence: Tensor, clean: Timed | None, usage: list[Usage] | None
-    ) -> Context:
-        b, v, t = observation.images.shape[:3]
-        images, position = observation.images, self.image_position.view(self.views, -1, self.image_position.shape[-1])
-        views = list(observation.views or range(self.views))
-        if self.config.center_images:
-            images = (images - self.mean_frame[views]) / self.frame_spread
-        frames = rearrange(images, "b v t h w c -> (b v t) c h w")
-        images = rearrange(self.stem(frames), "(b v t) l d -> b (v t l) d", b=b, v=v, t=t) + position[views].flatten(
-            0, 1
-        )
-        tokens = [images, sentence.unsqueeze(1)]
+    def _observed(self, observation: Observation, sentence: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (B, M, D) of what is observed, and where they stand (M, 3)."""
+        tokens = [self._images(observation.images, sentence, observation.views), sentence.unsqueeze(1)]
         if observation.state is not None:
             tokens.insert(1, self.from_state(observation.state) + self.state_position)
-        where = context_positions(self.config, v, with_state=observation.state is not None)
-        rotary = self.rotary([where], images)
-        return self.backbone.encode(torch.cat(tokens, dim=1), rotary=rotary, clean=clean, usage=usage)
+        v, with_state = observation.images.shape[1], observation.state is not None
+        return torch.cat(tokens, dim=1), context_positions(self.config, v, with_state=with_state)
+
+    def _images(self, images: Tensor, sentence: Tensor, seen: tuple[int, ...] | None) -> Tensor:
+        """Tokens (B, V T L, D) of frames (B, V, T, H, W, C) of the cameras that are there."""
+        b, v, t = images.shape[:3]
+        views = list(seen or range(self.views))
+        if self.config.center_images:
+            images = (images - self.mean_frame[views]) / self.frame_spread
+        frames = rearrange(images, "b v t h w c -> v (b t) c h w")
+        told = sentence.repeat_interleave(t, dim=0)
+        if isinstance(self.stem, nn.ModuleList):
+            tokens = torch.stack([self.stem[view](x, told) for view, x in zip(views, frames, strict=True)])
+        else:
+            tokens = self.stem(frames.flatten(0, 1), told.repeat(v, 1)).unflatten(0, (v, b * t))
+        position = self.image_position.view(self.views, -1, self.image_position.shape[-1])[views]
+        return rearrange(tokens, "v (b t) l d -> b (v t l) d", t=t) + position.flatten(0, 1)

@@ -115,8 +115,10 @@ class Trainer(Fitting[Model]):
 
 
 def _check(store: Store, model: ModelConfig, config: TrainConfig) -> None:
-    if config.align > 0 and model.layout == "stacked":
-        raise UserError(f"train.align={config.align} shapes observation tokens, and layout 'stacked' has none; align=0")
+    if config.align > 0 and model.layout != "tokens":
+        raise UserError(
+            f"train.align={config.align} shapes an encoded observation, and layout {model.layout!r} has none; align=0"
+        )
     if config.image_shift and model.latent:
         raise UserError(
             f"train.image_shift={config.image_shift} moves frames, and latents were made of unmoved ones; 0"

@@ -28,7 +28,8 @@ class Observation:
 
     images (B, V, T, H, W, 3, or 4 with depth) in [-1, 1] · state (B, T, S), None with video alone · sentence (B,) or
     (B, 384) · beside {segment: (B, L, C)}: the clean values that join a segment's channels · now: present maps
-    (B, V, 1, H, W, C) of each foreseen segment · views: which of the policy's cameras are there, None for all.
+    (B, V, 1, H, W, C) of each foreseen segment · views: which of the policy's cameras are there, None for all ·
+    told (B,) bool: whose instruction is given, None for all.
     """
 
     images: Tensor
@@ -37,6 +38,7 @@ class Observation:
     beside: dict[str, Tensor] = field(default_factory=dict)
     now: Maps = field(default_factory=dict)
     views: tuple[int, ...] | None = None
+    told: Tensor | None = None
 
 
 @dataclass(frozen=True)

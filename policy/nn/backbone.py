@@ -42,16 +42,18 @@ class Context:
 class Timed:
     """All that a stream takes from its times.
 
-    rows (..., B or 1, N, G, R, D): modulation of each of G distinct times · routes: of each layer, none where layers
-    are dense or tokens choose their experts.
+    rows (..., B or 1, N, G, R, D): modulation of each of G distinct times · embedded (..., B or 1, N, G, D) · routes:
+    of each layer, none where layers are dense or tokens choose their experts.
     """
 
     rows: Tensor
+    embedded: Tensor | None = None
     routes: Sequence[Route] = ()
 
     def __getitem__(self, step: int) -> "Timed":
         """Of one of the times along the first axis."""
-        return Timed(self.rows[step], [route[step] for route in self.routes])
+        embedded = None if self.embedded is None else self.embedded[step]
+        return Timed(self.rows[step], embedded, [route[step] for route in self.routes])
 
     def route(self, layer: int) -> Route | None:
         return self.routes[layer] if self.routes else None
@@ -110,8 +112,8 @@ class Backbone(nn.Module):
         embedded = self.embed_time(t)
         rows = self._modulation(embedded if condition is None else embedded + condition)
         if self.time_router is None:
-            return Timed(rows)
-        return Timed(rows, [Route(choice) for choice in self.time_router(t, embedded, generator, usage)])
+            return Timed(rows, embedded)
+        return Timed(rows, embedded, [Route(choice) for choice in self.time_router(t, embedded, generator, usage)])
 
     def embed_time(self, t: Tensor) -> Tensor:
         """Times (...) to (..., D)."""
@@ -131,7 +133,8 @@ class Backbone(nn.Module):
     @torch.no_grad()
     def fused(self, timed: Timed, bank: Bank) -> Timed:
         """The same for one sample, with the chosen experts of each layer fused."""
-        return Timed(timed.rows, [bank.route(i, self.blocks[i].mlp, r.choice) for i, r in enumerate(timed.routes)])
+        routes = [bank.route(i, self.blocks[i].mlp, r.choice) for i, r in enumerate(timed.routes)]
+        return Timed(timed.rows, timed.embedded, routes)
 
     def timed_version(self) -> tuple[tuple[int, int], ...]:
         """Another one after any change of the weights behind `timed` and `fused`, in place or by other memory."""

@@ -1,5 +1,6 @@
 """Camera frames to tokens, and patches of pixels to and from frames."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -8,8 +9,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ...envs.errors import UserError
+from ...envs.errors import UserError, choose
 from ..nn.linear import Linear
+from .resnet import STAGES, ResNet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +20,8 @@ class ImageConfig:
 
     stem 'conv': one stride-2 convolution for each entry of `channels`, the last map's cells are the tokens.
     stem 'patch': square patches of `patch` pixels, linearly embedded (channels and keypoints are not used).
+    stem 'resnet18', 'resnet34' or 'resnet50': one token a frame. film: the instruction scales and shifts its maps.
+    per_camera: a stem for each camera.
     keypoints: so many spatial-softmax points (Levine et al. 2016, §4.2) of the last but one map join as one token;
     0 for none.
     summary: the last map, reduced to so many channels, joins whole as one token that knows where everything is; 0 for
@@ -29,10 +33,13 @@ class ImageConfig:
     keypoints: int = 0
     summary: int = 0
     patch: int = 16
+    film: bool = False
+    per_camera: bool = False
 
     def __post_init__(self):
-        if self.stem not in ("conv", "patch"):
-            raise UserError(f"image stem must be 'conv' or 'patch', got {self.stem!r}")
+        choose(self.stem, ("conv", "patch", *STAGES), "image stem")
+        if self.film and self.stem not in STAGES:
+            raise UserError(f"image stem {self.stem!r} is not steered by the instruction: film=false")
         if self.stem == "conv" and len(self.channels) < 2:
             raise UserError(f"a convolutional stem needs at least two stages, got channels={self.channels}")
 
@@ -42,6 +49,8 @@ class ImageConfig:
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of tokens. Raises `UserError` where the frame does not divide evenly."""
+        if self.stem in STAGES:
+            return 1, 1
         if height % self.stride or width % self.stride:
             raise UserError(f"a frame of {height} x {width} does not divide into cells of {self.stride} pixels")
         return height // self.stride, width // self.stride
@@ -69,7 +78,7 @@ class ConvStem(nn.Module):
         self.from_summary = Linear(cells * config.summary, width) if config.summary else None
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """x (B, channels, H, W) in [-1, 1] → (B, L, D)."""
         x = torch.cat([x, coordinates(x)], dim=1).contiguous(memory_format=torch.channels_last)
         before = x
@@ -92,12 +101,17 @@ class PatchStem(nn.Module):
         self.patch = config.patch
         self.project = Linear(channels * config.patch**2, width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """x (B, channels, H, W) in [-1, 1] → (B, L, D)."""
         return self.project(rearrange(x, "b c (h p) (w q) -> b (h w) (p q c)", p=self.patch, q=self.patch))
 
 
-STEMS: dict[str, type[ConvStem] | type[PatchStem]] = {"conv": ConvStem, "patch": PatchStem}
+def _resnet(config: ImageConfig, width: int, cells: int, channels: int = 3) -> ResNet:
+    return ResNet(config.stem, width, channels, width if config.film else 0)
+
+
+STEMS: dict[str, Callable[..., nn.Module]] = {"conv": ConvStem, "patch": PatchStem, **dict.fromkeys(STAGES, _resnet)}
+"""Image encoders by name: (config, width, cells, channels) → a module of frames and the instruction (B, D)."""
 
 
 def _groups(channels: int) -> int:

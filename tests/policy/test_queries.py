@@ -323,9 +323,9 @@ def test_shared_times_are_shared(make_policy, preset, monkeypatch):
         policy = make_policy(dataclasses.replace(preset, times=times, draws={"joint": 1}))
         drawn, real = [], policy.model.denoise
 
-        def spy(segments, encoding, drawn=drawn, real=real):
+        def spy(segments, encoding, drawn=drawn, real=real, **training):
             drawn.append({name: s.t for name, s in segments.items()})
-            return real(segments, encoding)
+            return real(segments, encoding, **training)
 
         monkeypatch.setattr(policy.model, "denoise", spy)
         train_losses(policy, [batch_of(policy)])

@@ -1,0 +1,194 @@
+"""MoDE: one causal sequence, experts by the noise, fused when acting; and experts in the other presets."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from foreact.data.batch import fake_batch
+from foreact.envs.errors import UserError
+from foreact.policy.config import ImageConfig, Process, SolverConfig
+from foreact.policy.inputs import unbatched
+from foreact.policy.loss import objective
+from foreact.policy.nn.config import BackboneConfig, ExpertsConfig
+from foreact.policy.segments import Segment
+from foreact.policy.transforms import Observation
+
+EXPERTS = ExpertsConfig(number=4, chosen=2)
+
+
+@pytest.fixture
+def mode(preset):
+    backbone = BackboneConfig(
+        width=32, depth=2, heads=2, activation="swiglu", norm="rms", conditioning="attention", time="log_sigma",
+        experts=EXPERTS,
+    )  # fmt: skip
+    return dataclasses.replace(
+        preset, name="mode/test", backbone=backbone, layout="sequence", goal_dropout=0.2, times="shared",
+        action_process=Process(path="edm", target="edm", times="log_logistic"),
+        future_process=Process(path="edm", target="edm", times="log_logistic"),
+        solver=SolverConfig(steps=6, grid="exponential"), draws={"policy": 2, "continue": 1, "joint": 1},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def joint(preset):
+    """Experts on image and action tokens, each at its own time, beside a cached observation."""
+    return dataclasses.replace(preset, backbone=dataclasses.replace(preset.backbone, experts=EXPERTS))
+
+
+def ask(policy, query: str, size: int = 3, **changes):
+    policy.config = dataclasses.replace(policy.config, solver=dataclasses.replace(policy.config.solver, **changes))
+    config = policy.config
+    batch = fake_batch(policy.embodiment, size=size, n_obs_steps=2, horizon=config.horizon, n_future=2)
+    keys = [(0, i) for i in range(size)]
+    told = ["go left", "go right"] * (size // 2) + ["go left"] * (size % 2)
+    return policy.ask(query, unbatched(batch), told, keys)
+
+
+def loss_of(policy, size: int = 6):
+    config = policy.config
+    batch = fake_batch(policy.embodiment, size=size, n_obs_steps=2, horizon=config.horizon, n_future=2)
+    pair = [(batch, torch.zeros(size, dtype=torch.int64))]
+    return objective(policy.model, policy.transforms, pair, torch.Generator().manual_seed(0))
+
+
+def observed(policy, size: int = 2) -> Observation:
+    torch.manual_seed(0)
+    config = policy.config
+    images = torch.rand(size, 2, 2, config.pixels, config.pixels, 3)
+    return Observation(images, torch.randn(size, 2, 3), torch.arange(size) % 2)
+
+
+@pytest.mark.parametrize("kind", ["mode", "joint"])
+@pytest.mark.parametrize("query", ["policy", "joint", "continue"])
+@pytest.mark.parametrize("size", [1, 5])
+def test_fused_acting_is_routed_acting(make_policy, request, kind, query, size):
+    policy = make_policy(request.getfixturevalue(kind))
+    if "continue" in query:
+        answers = [_continued(policy, plan=plan) for plan in (True, False)]
+        np.testing.assert_allclose(*answers, atol=1e-5)
+        return
+    fused, routed = (ask(policy, query, size, plan=plan) for plan in (True, False))
+    np.testing.assert_allclose(fused.actions, routed.actions, atol=1e-5)
+    for camera, frames in fused.frames.items():
+        assert np.abs(frames.astype(int) - routed.frames[camera]).max() <= 1
+
+
+def _continued(policy, *, plan: bool) -> np.ndarray:
+    """A chunk whose first actions are given: clean tokens beside noisy ones, each at its own time."""
+    from foreact.policy.policy import Given
+
+    config = dataclasses.replace(policy.config.solver, plan=plan)
+    policy.config = dataclasses.replace(policy.config, solver=config)
+    batch = fake_batch(policy.embodiment, size=2, n_obs_steps=2, horizon=policy.config.horizon, n_future=2)
+    shown = torch.zeros(2, policy.config.horizon, dtype=torch.bool)
+    shown[0, :2], shown[1, :3] = True, True
+    assert batch.action is not None
+    given = Given(actions=batch.action.numpy(), shown={"action": shown})
+    answer = policy.ask("continue", unbatched(batch), ["go left"] * 2, [(0, 0), (0, 1)], given)
+    assert answer.actions is not None
+    return answer.actions
+
+
+def test_a_plan_holds_a_fused_layer_for_each_step_and_pair(make_policy, mode):
+    policy = make_policy(mode)
+    ask(policy, "policy")
+    (plan,) = policy._plans._kept.values()
+    layers = [{id(layer) for layer, *_ in timed.routes[i].fused} for i in (0, 1) for timed in plan.steps]
+    assert all(len(layer) == 1 for layer in layers)
+    distinct = len(set().union(*layers))
+    hidden = 2 * 4 * 32  # two experts
+    one = 4 * (2 * hidden * 32 + 2 * hidden + hidden * 32)
+    assert plan.nbytes == sum(timed.rows.nbytes for timed in plan.steps) + distinct * one
+    assert 2 <= distinct <= 12
+
+
+def test_training_draws_experts_and_logs_their_losses(make_policy, mode):
+    policy = make_policy(mode)
+    policy.model.train()
+    losses = loss_of(policy)
+    assert set(losses.parts) == {"action", "future", "balance"}
+    weighted = losses.parts["action"] + losses.parts["future"] + EXPERTS.balance * losses.parts["balance"]
+    torch.testing.assert_close(losses.total.detach(), weighted)
+    losses.total.backward()
+    for block in policy.model.backbone.blocks:
+        grad = block.mlp.up.weight.grad  # type: ignore[union-attr]
+        assert (grad.flatten(1).abs().sum(1) > 0).all()
+    assert all(p.grad is not None for p in policy.model.backbone.time_router.parameters())  # type: ignore[union-attr]
+
+
+def test_the_sequence_is_causal(make_policy, mode):
+    policy = make_policy(mode)
+    encoding = policy.model.encode(observed(policy))
+    x, t = torch.randn(2, 1, 6, 4), torch.full((2, 1), 0.4)
+    with torch.no_grad():
+        before = policy.model.denoise({"action": Segment(x, t)}, encoding)["action"]
+        moved = x.clone()
+        moved[:, :, 4:] += 1
+        after = policy.model.denoise({"action": Segment(moved, t)}, encoding)["action"]
+    torch.testing.assert_close(before[:, :, :4], after[:, :, :4])
+    assert not torch.allclose(before[:, :, 4:], after[:, :, 4:])
+
+
+@pytest.mark.parametrize("ablation", [{"noise_token": False}, {"conditioning": "none"}, {"conditioning": "adaln"}])
+def test_each_way_in_of_the_noise_can_be_left_out(make_policy, mode, ablation):
+    backbone = dataclasses.replace(mode.backbone, **{k: v for k, v in ablation.items() if k == "conditioning"})
+    rest = {k: v for k, v in ablation.items() if k != "conditioning"}
+    policy = make_policy(dataclasses.replace(mode, backbone=backbone, **rest))
+    encoding = policy.model.encode(observed(policy))
+    x = torch.randn(2, 1, 6, 4)
+    with torch.no_grad():
+        found = [
+            policy.model.denoise({"action": Segment(x / scale, torch.full((2, 1), t))}, encoding)["action"]
+            for t, scale in ((0.2, 1.0), (0.7, 1.0))
+        ]
+    assert not torch.allclose(*found)  # the others still tell it
+    assert ask(policy, "policy").actions.shape == (3, 6, 4)
+
+
+def test_an_instruction_that_is_not_told_changes_nothing(make_policy, mode):
+    policy = make_policy(mode)
+    seen = observed(policy)
+    nobody = torch.zeros(2, dtype=torch.bool)
+    encoded = [
+        policy.model.encode(dataclasses.replace(seen, sentence=sentence, told=nobody)).lead
+        for sentence in (torch.tensor([0, 1]), torch.tensor([1, 0]))
+    ]
+    assert torch.equal(*encoded)  # type: ignore[arg-type]
+
+
+def test_images_through_residual_networks(make_policy, mode):
+    image = ImageConfig(stem="resnet18", film=True, per_camera=True)
+    policy = make_policy(dataclasses.replace(mode, image=image, draws={"policy": 1}))
+    seen = observed(policy)
+    lead = policy.model.encode(seen).lead
+    assert lead is not None
+    assert lead.shape == (2, 1 + 2 * 2 + 2, 32)  # instruction, two cameras of two steps, two states
+    policy.model.train()
+    loss_of(policy).total.backward()
+    silent = [n for n, p in policy.model.named_parameters() if p.grad is None]
+    assert not [n for n in silent if n.startswith("stem")]
+
+
+def test_what_does_not_fit_is_refused(mode):
+    with pytest.raises(UserError, match="in the sequence of what it denoises, so there is nothing to cache"):
+        dataclasses.replace(mode, solver=dataclasses.replace(mode.solver, cache=True))
+    with pytest.raises(UserError, match="goal_dropout is a share"):
+        dataclasses.replace(mode, goal_dropout=1.0)
+    with pytest.raises(UserError, match="not steered by the instruction"):
+        ImageConfig(stem="conv", film=True)
+
+
+@pytest.mark.parametrize("router", ["token", "expert_choice", "split"])
+def test_other_routers_act_and_learn(make_policy, joint, router):
+    experts = ExpertsConfig(router=router, chosen=1 if router == "split" else 2, shared=1, z=0.001)
+    backbone = dataclasses.replace(joint.backbone, experts=experts)
+    policy = make_policy(dataclasses.replace(joint, backbone=backbone))
+    policy.model.train()
+    losses = loss_of(policy)
+    assert ("balance" in losses.parts) == (router != "split")
+    losses.total.backward()
+    policy.model.eval()
+    with_plan, without = (ask(policy, "policy", plan=plan).actions for plan in (True, False))
+    np.testing.assert_allclose(with_plan, without, atol=1e-5)
