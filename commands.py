@@ -89,7 +89,7 @@ def train(config: Mapping[str, Any], *, dry_run: bool = False) -> None:
     if out is None:
         raise UserError("foreact train needs out=; see: foreact train --help")
     evaluate = _rollouts(config) if settings.rollout_every else None
-    options = {k: config[k] for k in ("tokenizer", "teacher", "labels")}
+    options = {k: config[k] for k in ("tokenizer", "teacher", "labels", "init")}
     options |= {"command": command_line(), "evaluate": evaluate}
     folder = run(config["data"], model, settings, out, **options)
     after = f"foreact train … tokenizer={folder}" if is_tokenizer else f"foreact eval checkpoint={folder}"

@@ -259,6 +259,18 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     )
 
 
+def defaults_of(config: Any) -> dict[str, Any]:
+    """The settings of a dataclass as they are where nobody sets them, nested ones included; none of those without."""
+    found: dict[str, Any] = {}
+    for f in dataclasses.fields(config):
+        value = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+        if value is not dataclasses.MISSING:
+            found[f.name] = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
+        elif dataclasses.is_dataclass(getattr(config, f.name)):
+            found[f.name] = defaults_of(getattr(config, f.name))
+    return found
+
+
 def _over(field: dataclasses.Field, value: Any) -> Any:
     """A mapping's keys over those of the field's default."""
     default = None if field.default_factory is dataclasses.MISSING else field.default_factory()

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..data.mixture import Source, sources_of
 from ..envs.errors import UserError
 from .checkpoint import find_checkpoint, find_finished, load_policy
-from .config import ModelConfig, build
+from .config import ModelConfig, build, defaults_of
 from .distill import DistillConfig, Distiller
 from .fitting import Batches, Fitting, NotFinite, TrainConfig
 from .latents import TokenizerConfig, TokenizerTrainer, load_tokenizer
@@ -44,6 +44,7 @@ def train(
     tokenizer: Path | str | None = None,
     teacher: Path | str | None = None,
     labels: Path | str | None = None,
+    init: Path | str | None = None,
     command: str = "",
     evaluate: Evaluate | None = None,
     progress: bool = True,
@@ -52,15 +53,18 @@ def train(
 
     data: the path of a store, or a list of paths and of mappings with the fields of `data.mixture.Source` · tokenizer:
     a run that trained one, whose latents the policy is to foresee in the place of pixels · teacher: the run whose
-    policy a `DistillConfig` distils · labels: the run whose inverse dynamics tells the actions of sources without them.
+    policy a `DistillConfig` distils · labels: the run whose inverse dynamics tells the actions of sources without them
+    · init: the run whose policy to begin from; where its layers are dense and the preset's are not, each expert begins
+    as a copy.
 
     Raises `UserError` for a store or configuration that does not fit, and for a loss that is not finite (its batch is
     saved first). SIGTERM and Ctrl-C save a checkpoint and raise `KeyboardInterrupt`.
     """
-    trainer, model = _trainer(data, model, config, tokenizer, teacher, labels)
+    trainer, model = _trainer(data, model, config, tokenizer, teacher, labels, init)
     settings = {"data": _named(data), "model": dataclasses.asdict(model), "train": dataclasses.asdict(config)}
     settings |= {"origin": dict(trainer.origin)} | ({} if teacher is None else {"teacher": str(teacher)})
-    run = RunFolder(Path(out), settings, command, {"train": dataclasses.asdict(TrainConfig())})
+    settings |= {} if init is None else {"init": str(init)}
+    run = RunFolder(Path(out), settings, command, {"model": defaults_of(model), "train": defaults_of(config)})
     if (run.path / "checkpoints" / "latest").is_file():
         trainer.resume(find_checkpoint(run.path))
     run.rewind(trainer.step)
@@ -80,10 +84,13 @@ def _trainer(
     tokenizer: Path | str | None,
     teacher: Path | str | None,
     labels: Path | str | None,
+    init: Path | str | None,
 ) -> tuple[Fitting, Preset]:
     """What trains, and the preset with the tokenizer's sizes in it."""
     if isinstance(model, DistillConfig) != (teacher is not None):
         raise UserError(f"model {model.name!r}, teacher {teacher}: model=distill and teacher=RUN go together")
+    if init is not None and not isinstance(model, ModelConfig):
+        raise UserError(f"init={init}: a policy begins from another; model {model.name!r} is none")
     if isinstance(model, TokenizerConfig):
         return TokenizerTrainer(data, model, config), model
     if isinstance(model, DistillConfig):
@@ -95,8 +102,12 @@ def _trainer(
         model = dataclasses.replace(model, latent=about.autoencoder)
     elif model.latent is not None:
         raise UserError(f"model {model.name!r} foresees latents; name the run that trained their tokenizer: tokenizer=")
-    told_by = None if labels is None else load_policy(find_finished(labels), config.device)
-    return Trainer(data, model, config, loaded, labels=told_by), model
+    others = {
+        name: load_policy(find_finished(run), config.device)
+        for name, run in (("labels", labels), ("start", init))
+        if run is not None
+    }
+    return Trainer(data, model, config, loaded, **others), model
 
 
 def _loop(

@@ -23,6 +23,7 @@ from .labels import labels_of
 from .latents import latents_of
 from .loss import Alignment, Losses, objective
 from .model import Model
+from .nn.upcycle import upcycled
 from .policy import Policy
 from .sentences import Sentences
 from .tokens.kl import Tokenizer
@@ -170,7 +171,7 @@ def _new_policy(
 
 
 def _continued(mixture: Mixture, model: ModelConfig, device: str, start: Policy) -> Policy:
-    """A copy of a policy, of a preset with the same weights, for data of its own robot and tasks."""
+    """A copy of a policy, of a preset with the same weights or with experts more, for its own robot and tasks."""
     for what, theirs, ours in (
         ("robot", start.embodiment, mixture.embodiment),
         ("tasks", start.tasks, mixture.tasks),
@@ -179,7 +180,7 @@ def _continued(mixture: Mixture, model: ModelConfig, device: str, start: Policy)
         if theirs != ours:
             raise UserError(f"the policy {start.config.name!r} and the data differ in {what}: {theirs} and {ours}")
     network = Model(model, start.embodiment, len(start.sentences.known))
-    network.load_state_dict(start.model.state_dict())
+    network.load_state_dict(upcycled(start.model, network))
     transforms = replace(start.transforms, config=model, tokenizer=network.tokenizer)
     learned = None if start.learned is None else [*start.learned, *mixture.learned]
     return Policy(network, transforms, start.sentences, mixture.tasks, device, learned)

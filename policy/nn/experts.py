@@ -97,6 +97,9 @@ class Stacked(nn.Module):
 
     def forward(self, x: Tensor, ends: Tensor, expert: Tensor) -> Tensor:
         """x (R, in), sorted by expert; ends (E,) int32: where each one's rows end; expert (R,): whose a row is."""
+        if x.device.type == "cpu":  # where one product an expert is a fifth faster than PyTorch's grouped one
+            parts = zip(torch.tensor_split(x, ends[:-1].tolist()), self.weight, self.bias, strict=True)
+            return torch.cat([F.linear(part, weight, bias) for part, weight, bias in parts])
         weight = self.weight.to(x.dtype).transpose(-2, -1)
         return F.grouped_mm(x, weight, offs=ends) + self.bias.to(x.dtype)[expert]
 

@@ -8,6 +8,7 @@ from foreact.envs.errors import UserError
 from foreact.policy.nn.backbone import Backbone, Timed
 from foreact.policy.nn.config import ROUTERS, BackboneConfig, ExpertsConfig
 from foreact.policy.nn.experts import Bank, Choice, Experts, Route, TimeRouter, Usage
+from foreact.policy.nn.upcycle import upcycled
 
 D = 16
 
@@ -171,3 +172,19 @@ def test_dense_weights_from_before_load():
     x = torch.randn(1, 3, D)
     torch.testing.assert_close(other.encode(x).tokens, net.encode(x).tokens)
     assert isinstance(net.clean(), Timed)
+
+
+@pytest.mark.parametrize(("router", "chosen"), [("time", 2), ("token", 1), ("split", 1)])
+def test_upcycled_experts_begin_as_the_dense_layer(router, chosen):
+    torch.manual_seed(0)
+    dense = Backbone(dataclasses.replace(config(), experts=None))
+    net = Backbone(config(router=router, chosen=chosen))
+    net.load_state_dict(upcycled(dense, net))
+    x, seen, t = torch.randn(3, 2, 5, D), torch.randn(3, 4, D), torch.rand(3, 2, 1)
+    with torch.no_grad():
+        found = [one.denoise(x, one.timed(t, generator=torch.Generator()), one.encode(seen)) for one in (dense, net)]
+    torch.testing.assert_close(*found, rtol=0, atol=1e-6)
+    with pytest.raises(UserError, match="sum to 1"):
+        upcycled(dense, Backbone(config(router=router, chosen=chosen, shared=1)))
+    with pytest.raises(UserError, match="set mlp_ratio alike"):
+        upcycled(Backbone(dataclasses.replace(config(), experts=None, mlp_ratio=2.0)), net)
