@@ -12,7 +12,7 @@ from .config import Process
 from .diffusion.path import PATHS, input_scale
 from .nn.backbone import Backbone, Context, Timed
 from .nn.config import BackboneConfig
-from .nn.experts import Usage
+from .nn.experts import Bank, Usage
 from .nn.linear import Linear
 from .nn.rope import rotary_table
 from .segments import Segment, allowed
@@ -184,6 +184,10 @@ class Denoiser(nn.Module):
         """What the backbone takes from times (..., B or 1, N, G) and a condition (B, D) that joins them."""
         condition = None if condition is None else condition[:, None, None]
         return self.backbone.timed(times, condition, generator=generator, usage=usage)
+
+    def fused(self, timed: Timed, bank: Bank) -> Timed:
+        """The same for one sample, with the experts that time chooses joined into one layer."""
+        return self.backbone.fused(timed, bank)
 
     def wiring(self, segments: Mapping[str, Segment], encoding: Encoding) -> Wiring:
         """How the tokens of these segments meet."""

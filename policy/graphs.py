@@ -1,30 +1,37 @@
 """A policy's network as two functions of plain tensors, which exporters take.
 
-`encode`: observation → context. `denoise`: one evaluation of the query that acts, with its rows of the step plan as an
-input. Both take any batch. The solver's loop stays in Python and drives them, so one export serves every solver and
-number of steps.
+`encode`: observation → context, or the tokens that lead the sequence. `denoise`: one evaluation of the query that acts,
+with what it takes of the step plan as inputs: rows, the embedded time where it is a token, and who the experts are.
+Both take any batch. The solver's loop stays in Python and drives them, so one export serves every solver and number of
+steps.
 """
 
 from collections.abc import Mapping
+from itertools import islice
 
+import torch
 from torch import Tensor, nn
 
 from .denoiser import Encoding, Wiring
 from .model import Model
 from .nn.backbone import Context, Timed
+from .nn.experts import Choice, Route
 from .segments import Segment, roles_of
 from .transforms import Observation
 
 
 class Encode(nn.Module):
-    """Observation to the keys of every layer, the values of every layer, and the last tokens."""
+    """Observation to the keys of every layer, the values of every layer, and the last tokens; or to leading tokens."""
 
     def __init__(self, model: Model):
         super().__init__()
         self.model = model
 
     def forward(self, images: Tensor, state: Tensor, sentence: Tensor) -> tuple[Tensor, ...]:
-        context = self.model.encode(Observation(images, state, sentence, {}, {})).context
+        encoding = self.model.encode(Observation(images, state, sentence, {}, {}))
+        if encoding.lead is not None:
+            return (encoding.lead,)
+        context = encoding.context
         return (*(k for k, _ in context.layers), *(v for _, v in context.layers), context.tokens)
 
 
@@ -36,14 +43,44 @@ class Denoise(nn.Module):
         self.model, self.wiring = model, wiring
 
     def forward(self, *flat: Tensor) -> tuple[Tensor, ...]:
-        names, depth = acting(self.model), _context_layers(self.model)
-        values, rows, rest = flat[: len(names)], flat[len(names)], flat[len(names) + 1 :]
-        layers = list(zip(rest[:depth], rest[depth : 2 * depth], strict=True))
-        beside = dict(zip(_besides(self.model), rest[2 * depth :], strict=True))
+        names, depth, inputs = acting(self.model), _context_layers(self.model), iter(flat)
+
+        def take(count: int) -> list[Tensor]:
+            return list(islice(inputs, count))
+
+        values, timed = take(len(names)), _timed(self.model, take(_timed_inputs(self.model)))
+        layers = list(zip(take(depth), take(depth), strict=True))
+        lead = next(inputs) if self.model.config.layout == "sequence" else None
+        beside = dict(zip(_besides(self.model), inputs, strict=True))
         segments = {n: Segment(x, x.new_zeros(x.shape[0], 1)) for n, x in zip(names, values, strict=True)}
         context = Context(layers, values[0].new_zeros(values[0].shape[0], 0, 1))
-        found = self.model.denoise(segments, Encoding(context, beside), timed=Timed(rows), wiring=self.wiring)
+        found = self.model.denoise(segments, Encoding(context, beside, lead=lead), timed=timed, wiring=self.wiring)
         return tuple(found[name] for name in names)
+
+
+def _timed_inputs(model: Model) -> int:
+    return 1 + model.noise_token + 2 * (model.backbone.time_router is not None)
+
+
+def _timed_flat(model: Model, timed: Timed) -> list[Tensor]:
+    """What an evaluation takes of its times as tensors; experts and weights are (depth, k), of one sample for all."""
+    tensors = [timed.rows]
+    if model.noise_token:
+        assert timed.embedded is not None
+        tensors.append(timed.embedded)
+    if timed.routes:
+        tensors += [torch.stack([route.choice[i][0, 0, 0] for route in timed.routes]) for i in (0, 1)]
+    return tensors
+
+
+def _timed(model: Model, tensors: list[Tensor]) -> Timed:
+    """The inverse of `_timed_flat`."""
+    rows, rest = tensors[0], tensors[1:]
+    embedded = rest.pop(0) if model.noise_token else None
+    routes = (
+        [Route(Choice(e[None, None, None], w[None, None, None])) for e, w in zip(*rest, strict=True)] if rest else []
+    )
+    return Timed(rows, embedded, routes)
 
 
 def acting(model: Model) -> list[str]:
@@ -63,21 +100,31 @@ def _besides(model: Model) -> list[str]:
 
 def graphs(model: Model) -> list[str]:
     """Names of the functions: a preset that sees the observation beside the noisy values encodes nothing."""
-    return ["encode", "denoise"] if model.config.layout == "tokens" else ["denoise"]
+    return ["denoise"] if model.config.layout == "stacked" else ["encode", "denoise"]
 
 
-def flat(model: Model, segments: Mapping[str, Segment], encoding: Encoding, rows: Tensor) -> list[Tensor]:
-    """The inputs of `Denoise`: noisy values, rows of the plan, keys and values of every layer, clean channels."""
+def flat(
+    model: Model, segments: Mapping[str, Segment], encoding: Encoding, timed: Timed
+) -> tuple[list[Tensor], set[int]]:
+    """The inputs of `Denoise`, and which of them are shared by all samples of a batch.
+
+    Noisy values, what its times give, keys and values of every layer or leading tokens, clean channels.
+    """
     layers = encoding.context.layers
     values = [segments[name].x for name in acting(model)]
+    times, shared = _timed_flat(model, timed), set[int]()
+    if encoding.condition is None:  # all samples of an evaluation have the same times
+        times = [x[:1] for x in times[: 1 + model.noise_token]] + times[1 + model.noise_token :]
+        shared = set(range(len(values), len(values) + len(times)))
+    lead = [] if encoding.lead is None else [encoding.lead]
     beside = [encoding.beside[name] for name in _besides(model)]
-    return [*values, rows, *(k for k, _ in layers), *(v for _, v in layers), *beside]
+    return [*values, *times, *(k for k, _ in layers), *(v for _, v in layers), *lead, *beside], shared
 
 
 def traced(model: Model, observation: Observation) -> dict[str, tuple[nn.Module, list[Tensor], set[int]]]:
     """Graph → module, example inputs, and which inputs are shared by all samples of a batch."""
     found: dict[str, tuple[nn.Module, list[Tensor], set[int]]] = {}
-    if model.config.layout == "tokens":
+    if "encode" in graphs(model):
         assert observation.state is not None
         found["encode"] = (Encode(model), [observation.images, observation.state, observation.sentence], set())
     encoding = model.encode(observation)
@@ -87,11 +134,8 @@ def traced(model: Model, observation: Observation) -> dict[str, tuple[nn.Module,
         shape = model.segments[name]
         like = observation.images
         segments[name] = Segment(like.new_zeros(b, 1, shape.tokens, shape.width), like.new_ones(b, 1))
-    rows = model.timed(model.times(segments), encoding.condition).rows
     alone = {name: Segment(s.x[:1], s.t[:1]) for name, s in segments.items()}
-    wiring = model.wiring(alone, encoding)
-    shared = set()
-    if encoding.condition is None:
-        rows, shared = rows[:1], {len(segments)}
-    found["denoise"] = (Denoise(model, wiring), flat(model, segments, encoding, rows), shared)
+    timed = model.timed(model.times(alone), encoding.condition)
+    inputs, shared = flat(model, segments, encoding, timed)
+    found["denoise"] = (Denoise(model, model.wiring(alone, encoding)), inputs, shared)
     return found

@@ -88,23 +88,31 @@ class Model(Denoiser):
         sentence = self.from_sentence(observation.sentence)
         if observation.told is not None:
             sentence = sentence * observation.told[:, None]
-        about = {"beside": observation.beside, "views": observation.views}
         if self.config.layout == "stacked":
-            return Encoding(Context.empty(sentence), condition=sentence, **about)
-        tokens, where = self._observed(observation, sentence)
-        if self.config.layout == "sequence":  # causal: the instruction comes first
-            tokens, where = tokens.roll(1, dims=1), where.roll(1, dims=0)
-            return Encoding(Context.empty(sentence), lead=tokens, where=where, **about)
-        rotary = self.rotary([where], tokens)
-        return Encoding(self.backbone.encode(tokens, rotary=rotary, clean=clean, usage=usage), **about)
+            return Encoding(Context.empty(sentence), observation.beside, sentence, observation.views)
+        tokens = self._observed(observation, sentence)
+        if self.config.layout == "sequence":
+            return self.led(tokens, observation)
+        rotary = self.rotary([self._where(observation)], tokens)
+        context = self.backbone.encode(tokens, rotary=rotary, clean=clean, usage=usage)
+        return Encoding(context, observation.beside, views=observation.views)
 
-    def _observed(self, observation: Observation, sentence: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (B, M, D) of what is observed, and where they stand (M, 3)."""
-        tokens = [self._images(observation.images, sentence, observation.views), sentence.unsqueeze(1)]
-        if observation.state is not None:
-            tokens.insert(1, self.from_state(observation.state) + self.state_position)
+    def led(self, lead: Tensor, observation: Observation) -> Encoding:
+        """The encoding of an observation whose tokens (B, M, D) lead the sequence."""
+        where = self._where(observation)
+        return Encoding(Context.empty(lead), observation.beside, views=observation.views, lead=lead, where=where)
+
+    def _where(self, observation: Observation) -> Tensor:
+        """Where the tokens of an observation stand (M, 3)."""
         v, with_state = observation.images.shape[1], observation.state is not None
-        return torch.cat(tokens, dim=1), context_positions(self.config, v, with_state=with_state)
+        return context_positions(self.config, v, with_state=with_state)
+
+    def _observed(self, observation: Observation, sentence: Tensor) -> Tensor:
+        """Tokens (B, M, D) of what is observed."""
+        images = self._images(observation.images, sentence, observation.views)
+        state = [] if observation.state is None else [self.from_state(observation.state) + self.state_position]
+        instruction, rest = sentence.unsqueeze(1), [images, *state]
+        return torch.cat([instruction, *rest] if self.config.layout == "sequence" else [*rest, instruction], dim=1)
 
     def _images(self, images: Tensor, sentence: Tensor, seen: tuple[int, ...] | None) -> Tensor:
         """Tokens (B, V T L, D) of frames (B, V, T, H, W, C) of the cameras that are there."""

@@ -45,7 +45,7 @@ class StepPlan:
             steps.append(model.times(now | moved))
         bank = Bank() if bank is None else bank
         timed = model.timed(torch.stack(steps), encoding.condition)
-        planned = [model.backbone.fused(timed[i], bank) for i in range(len(steps))]
+        planned = [model.fused(timed[i], bank) for i in range(len(steps))]
         return cls(times, planned, plan_key(model, segments, encoding, times))
 
     def at(self, step: int, t: Mapping[str, float]) -> Timed:
@@ -83,7 +83,7 @@ class Plans:
         """What observed tokens take, whose time is always 0."""
         self._follow(model)
         if self._clean is None:
-            self._clean = model.backbone.fused(model.backbone.clean(), self._bank)
+            self._clean = model.fused(model.backbone.clean(), self._bank)
         return self._clean
 
     def of(self, model: Denoiser, segments: Mapping[str, Segment], encoding: Encoding, times: Times) -> StepPlan:

@@ -8,7 +8,7 @@ from .shapes import Shape
 
 
 def context_positions(config: ModelConfig, views: int, *, with_state: bool = True) -> Tensor:
-    """Positions of image tokens, state tokens and the instruction, in the order of the context: (M, 3)."""
+    """Positions of image tokens, state tokens and the instruction, which comes first in a causal sequence: (M, 3)."""
     times = [float(t) for t in range(1 - config.n_obs_steps, 1)]
     rows, columns = config.image.grid(config.pixels, config.pixels)
     frames = []
@@ -17,7 +17,8 @@ def context_positions(config: ModelConfig, views: int, *, with_state: bool = Tru
         extra = config.image.count(config.pixels, config.pixels) - len(cells)  # tokens of the whole frame have no cell
         frames.append(torch.cat([cells, torch.tensor([[t, 0.0, 0.0]]).expand(extra, 3)]))
     state = [torch.tensor([[t, 0.0, 0.0] for t in times])] if with_state else []
-    return torch.cat([*frames * views, *state, torch.zeros(1, 3)])
+    instruction, rest = torch.zeros(1, 3), [*frames * views, *state]
+    return torch.cat([instruction, *rest] if config.layout == "sequence" else [*rest, instruction])
 
 
 def segment_positions(name: str, shape: Shape, config: ModelConfig) -> Tensor:

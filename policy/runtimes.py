@@ -18,6 +18,7 @@ from .denoiser import Encoding, Wiring
 from .graphs import acting, flat, graphs
 from .model import Model
 from .nn.backbone import Context, Timed
+from .nn.experts import Bank, Usage
 from .segments import Segment
 from .transforms import Observation
 
@@ -58,9 +59,15 @@ class Fast(Model):
     def __init__(self, model: Model):
         self.__dict__.update(model.__dict__)  # the same weights, not a copy
 
-    def encode(self, observation: Observation, clean: Timed | None = None) -> Encoding:
+    def encode(
+        self, observation: Observation, clean: Timed | None = None, usage: list[Usage] | None = None
+    ) -> Encoding:
         whole = observation.state is not None and observation.views is None
         return self._encode(observation, clean) if whole else super().encode(observation, clean)
+
+    def fused(self, timed: Timed, bank: Bank) -> Timed:
+        """As it is: other runtimes are told who the experts are, and join them themselves."""
+        return timed
 
     def denoise(
         self,
@@ -121,17 +128,19 @@ class Exported(Fast):
         if "encode" not in self.run:
             return super()._encode(observation, clean)
         assert observation.state is not None
-        *layers, tokens = self.run["encode"]((observation.images, observation.state, observation.sentence))
+        found = self.run["encode"]((observation.images, observation.state, observation.sentence))
+        if self.config.layout == "sequence":
+            return self.led(found[0], observation)
+        *layers, tokens = found
         depth = len(layers) // 2
         context = Context(list(zip(layers[:depth], layers[depth:], strict=True)), tokens)
         return Encoding(context, observation.beside, views=observation.views)
 
     def _denoise(self, segments: Mapping[str, Segment], encoding: Encoding, **known: Any) -> dict[str, Tensor]:
         timed = known["timed"]
-        rows = (self.timed(self.times(segments), encoding.condition) if timed is None else timed).rows
-        if encoding.condition is None:
-            rows = rows[:1]  # all samples of an evaluation have the same times
-        return dict(zip(acting(self), self.run["denoise"](flat(self, segments, encoding, rows)), strict=True))
+        timed = self.timed(self.times(segments), encoding.condition) if timed is None else timed
+        inputs, _ = flat(self, segments, encoding, timed)
+        return dict(zip(acting(self), self.run["denoise"](inputs), strict=True))
 
 
 def _session(file: Path) -> Run:

@@ -35,7 +35,7 @@ class Context:
     @classmethod
     def empty(cls, like: Tensor) -> "Context":
         """No context tokens, for presets that see the observation beside the noisy values."""
-        return cls([], like.new_zeros(len(like), 0, like.shape[-1]))
+        return cls([], like.new_zeros(like.shape[0], 0, like.shape[-1]))  # len() would fix the batch of an export
 
 
 @dataclass(frozen=True)

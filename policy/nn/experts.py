@@ -60,15 +60,15 @@ class Route:
     """Who goes through which experts of one layer, where time decides.
 
     choice (B or 1, N, G, k) of each of the distinct times · fused: for each of them the layer that the chosen experts
-    make, with its scale and bias, where all samples have the same times; then `choice` is not needed.
+    make, with its scale and bias, where all samples have the same times.
     """
 
-    choice: Choice | None = None
+    choice: Choice
     fused: Sequence[tuple["Fused", Tensor, Tensor]] = ()
 
     def __getitem__(self, step: int) -> "Route":
         """Of one of the times along the first axis."""
-        return Route(None if self.choice is None else Choice(*(c[step] for c in self.choice)))
+        return Route(Choice(*(c[step] for c in self.choice)))
 
 
 class FeedForward(nn.Module):
@@ -126,8 +126,10 @@ class Experts(nn.Module):
         """
         if route is not None and route.fused:
             return _through(route.fused, x, selector)
+        if route is not None and route.choice.experts.numel() == self.config.chosen:
+            return self._all_alike(x, route.choice)
         tokens = x.flatten(0, 2)
-        if route is not None and route.choice is not None:
+        if route is not None:
             row, expert, weight = _sorted(_of_tokens(route.choice, selector, x))
         else:
             row, expert, weight = self._chosen_by_tokens(x, usage)
@@ -136,6 +138,15 @@ class Experts(nn.Module):
         found = self.down(hidden, ends, expert)
         found = found * weight[:, None].to(found.dtype)
         out = found.new_zeros(tokens.shape).index_add(0, row, found).view_as(x)
+        return out if self.shared is None else out + self.shared(x)
+
+    def _all_alike(self, x: Tensor, choice: Choice) -> Tensor:
+        """All tokens through the same experts: no dispatch, and shapes that exporters know."""
+        e, weight = choice.experts.flatten(), choice.weights.flatten()
+        tokens = x.flatten(0, 2)
+        hidden = self.activation(tokens @ self.up.weight[e].mT + self.up.bias[e][:, None])  # (k, B N L, H)
+        found = F.dropout(hidden, self.dropout, self.training) @ self.down.weight[e].mT + self.down.bias[e][:, None]
+        out = (found * weight[:, None, None].to(found.dtype)).sum(0).view_as(x)
         return out if self.shared is None else out + self.shared(x)
 
     def _chosen_by_tokens(self, x: Tensor, usage: list[Usage] | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -324,4 +335,4 @@ class Bank:
             if key not in self._kept:
                 self._kept[key] = experts.fuse(key[1:])
             fused.append((self._kept[key], *self._kept[key].scaled(weights[order])))
-        return Route(fused=fused)
+        return Route(choice, fused)

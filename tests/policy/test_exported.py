@@ -15,13 +15,17 @@ from foreact.policy import load_policy
 from foreact.policy.checkpoint import write_policy
 from foreact.policy.config import SolverConfig
 from foreact.policy.inputs import observe, unbatched
+from foreact.policy.nn.config import ExpertsConfig
 from foreact.policy.runtimes import FOLDER, Exported
 
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
 
-@pytest.fixture(scope="module", params=["tokens", pytest.param("stacked", marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="module",
+    params=["tokens", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("stacked", "sequence", "experts"))],
+)
 def exported(request, make_policy, preset, tmp_path_factory):
     """A checkpoint folder with its graphs, the policy, and what the export said."""
     backbone = dataclasses.replace(preset.backbone, depth=1)  # the exporter's time grows with it
@@ -32,6 +36,18 @@ def exported(request, make_policy, preset, tmp_path_factory):
             layout="stacked", coupling="one_way", times="shared", own_final=True, draws={"joint": 2},
             backbone=dataclasses.replace(backbone, positions="sincos"),
         )  # fmt: skip
+    if request.param == "sequence":
+        mode = dataclasses.replace(
+            backbone,
+            norm="rms",
+            activation="swiglu",
+            conditioning="attention",
+            time="log_sigma",
+            experts=ExpertsConfig(),
+        )
+        config = dataclasses.replace(config, layout="sequence", backbone=mode)
+    if request.param == "experts":
+        config = dataclasses.replace(config, backbone=dataclasses.replace(backbone, experts=ExpertsConfig(shared=1)))
     policy, folder = make_policy(config), tmp_path_factory.mktemp(request.param)
     with torch.no_grad():
         for weight in policy.model.parameters():
