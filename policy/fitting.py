@@ -122,6 +122,9 @@ class Fitting(Generic[Network]):
         """Write the product into a checkpoint's folder."""
         raise NotImplementedError
 
+    def draw(self, run: Path) -> None:
+        """Draw what was learned into the run's folder, where there is something to see."""
+
     def batches(self) -> Iterator[Batches]:
         """What `update` takes, from the present step on: a batch of each source."""
         return iterate(self.loaders, self.step * self.config.accumulate)

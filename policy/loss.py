@@ -136,7 +136,7 @@ def objective(
     sums: dict[str, Tensor] = {}
     samples: dict[str, int] = {}
     for batch, sentence in sources:
-        observation, prepared = _prepare(model, transforms, batch, sentence, generator, image_shift, state_noise, usage)
+        observation, prepared = prepare(model, transforms, batch, sentence, generator, image_shift, state_noise, usage)
         lesson = Lesson() if teach is None else teach(observation, prepared.encoding)
         shared = config.times == "shared"
         parts = segment_losses(model, prepared, config.draws, generator, shared_time=shared, lesson=lesson, usage=usage)
@@ -154,15 +154,15 @@ def objective(
     return Losses(total, {name: value.detach() for name, value in means.items()})
 
 
-def _prepare(
+def prepare(
     model: Model,
     transforms: Transforms,
     batch: Batch,
     sentence: Tensor,
     generator: torch.Generator,
-    image_shift: int,
-    state_noise: float,
-    usage: list[Usage],
+    image_shift: int = 0,
+    state_noise: float = 0.0,
+    usage: list[Usage] | None = None,
 ) -> tuple[Observation, Prepared]:
     """Augment, normalise and encode one batch."""
     offset = _offsets(len(batch), image_shift, generator, batch.task.device)

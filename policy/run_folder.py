@@ -111,6 +111,7 @@ def draw_curves(records: list[dict[str, Any]], path: Path) -> None:
     panels = {
         "loss": [k for k in _keys(records) if k.startswith(("loss", "val/"))],
         "looking": [k for k in _keys(records) if k.startswith("look/")],
+        "experts": [k for k in _keys(records) if k.startswith("experts/")],
         "success": [k for k in _keys(records) if k.startswith("rollout/")],
     }
     shown = {title: keys for title, keys in panels.items() if keys}

@@ -134,6 +134,7 @@ def _loop(
         if _due(step, config.save_every) or last or interrupts.asked:
             trainer.save(run.path)
             draw_curves(run.records(), run.path / "curves.png")
+            trainer.draw(run.path)
         tick(record)
         if interrupts.asked and not last:
             raise KeyboardInterrupt(f"saved at step {step} of {config.steps}; the same command goes on from there")

@@ -17,6 +17,7 @@ from ..envs.errors import UserError
 from .checkpoint import write_policy
 from .config import ModelConfig
 from .device import autocast
+from .expert_usage import ExpertUsage, expert_usage
 from .fingerprint import fingerprint
 from .fitting import Batches, Fitting, TrainConfig, marks
 from .labels import labels_of
@@ -110,9 +111,20 @@ class Trainer(Fitting[Model]):
             policy, self.held_out, batch_size=self.config.batch_size, batches=2, precision=self.precision,
             alignment=self.alignment,
         )  # fmt: skip
-        return {f"val/{k}": v for k, v in losses.items()} | {
-            f"look/{k}": v for k, v in looking(policy, self.held_out).items()
-        }
+        numbers = {f"val/{k}": v for k, v in losses.items()}
+        numbers |= {f"look/{k}": v for k, v in looking(policy, self.held_out).items()}
+        return numbers | {f"experts/{k}": v for used in self._used(policy) for k, v in used.numbers.items()}
+
+    def draw(self, run: Path) -> None:
+        for used in self._used(self.averaged()):
+            used.draw(run / "experts.png")
+
+    def _used(self, policy: Policy) -> list[ExpertUsage]:
+        """How held-out steps go through the experts, if there are any and the policy acts."""
+        if policy.config.backbone.experts is None or not {"policy", "joint"} & policy.config.draws.keys():
+            return []
+        rows = np.linspace(0, len(self.held_out) - 1, min(len(self.held_out), self.config.batch_size)).astype(int)
+        return [expert_usage(policy, self.held_out.batch(rows))]
 
 
 def _check(store: Store, model: ModelConfig, config: TrainConfig) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +21,8 @@ from ...policy.policy import Policy
 from ...policy.runtimes import EXPORTED, FOLDER, at_work
 from ...policy.segments import QUERIES
 from ...policy.tokens.images import ImageConfig
-from .model import deeper, fake_policy
+from .experts import bench_experts
+from .model import deeper, fake_policy, fake_seen
 from .peers import SIZES, Peer, check_peer, diffusion, lerobot
 from .timing import Curves, Times, alternating, console, draw_growth, machine, median, milliseconds, show
 
@@ -77,6 +77,8 @@ def bench_act(
                 times = alternating({**runs, **theirs}, min(rounds, 5) if peer else rounds, device)
         columns = {"M parameters": {name: f"{n / 1e6:.1f}" for name, n in counts.items()}}
         show(f"act · {config.name}, one observation, {torch.get_num_threads()} thread(s)", times, PLAIN, columns)
+        if config.backbone.experts is not None and config.backbone.experts.by_time:
+            bench_experts(config, device, rounds)
         if config.layout == "tokens":
             _growth(config, device, tokens, rounds, Path(out) / "act.png", plot=growth)
         if steps:
@@ -92,20 +94,14 @@ def bench_act(
 
 def step(policy: Policy) -> np.ndarray:
     """A chunk for one made-up observation."""
-    return policy.act([_seen(policy)], ["go"], [(0, 0, 0)])
-
-
-def _seen(policy: Policy) -> dict[str, Any]:
-    n = policy.n_obs_steps
-    images = {c.name: np.zeros((n, c.height, c.width, 3), np.uint8) for c in policy.embodiment.cameras}
-    return {"images": images, "state": np.zeros((n, policy.embodiment.state_dim), np.float32)}
+    return policy.act([fake_seen(policy)], ["go"], [(0, 0, 0)])
 
 
 def _exported(config: ModelConfig, folder: Path) -> dict[str, Policy]:
     """The same network in the runtimes that need an export."""
     plain = fake_policy(config)
     foresee = config.layout == "stacked"
-    observed = observe(plain.transforms, plain.sentences, "cpu", [_seen(plain)] * 2, ["go"] * 2, foresee=foresee)
+    observed = observe(plain.transforms, plain.sentences, "cpu", [fake_seen(plain)] * 2, ["go"] * 2, foresee=foresee)
     runtimes = [name for name in EXPORTED if name != "aot" or shutil.which("g++")]  # it compiles C++
     export(plain.model, observed, folder / FOLDER, runtimes)
     arms = {}

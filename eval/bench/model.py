@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,3 +44,10 @@ def fake_policy(
     model = Model(config, embodiment, 1)
     transforms = Transforms(config, embodiment, normalizers, tokenizer=model.tokenizer)
     return Policy(model, transforms, Sentences("table", (sentence,)), ["x/go"], device)
+
+
+def fake_seen(policy: Policy) -> dict[str, Any]:
+    """An observation for it."""
+    n = policy.n_obs_steps
+    images = {c.name: np.zeros((n, c.height, c.width, 3), np.uint8) for c in policy.embodiment.cameras}
+    return {"images": images, "state": np.zeros((n, policy.embodiment.state_dim), np.float32)}

@@ -162,6 +162,17 @@ class Experts(nn.Module):
             usage.append(_usage(probabilities, expert, logits))
         return row, expert, weight
 
+    def ways(self, x: Tensor, route: Route | None = None, selector: Tensor | None = None) -> Tensor:
+        """The share of each token's ways that goes through each expert, (B, N, L, E)."""
+        if route is not None:
+            row, expert, _ = _sorted(_of_tokens(route.choice, selector, x))
+        else:
+            row, expert, _ = self._chosen_by_tokens(x, None)
+        count = x.new_zeros(x[..., 0].numel(), self.config.number)
+        return (count.index_put((row, expert), x.new_ones(()), accumulate=True) / self.config.chosen).view(
+            *x.shape[:3], -1
+        )
+
     def fuse(self, experts: Sequence[int]) -> "Fused":
         """These experts, and the shared ones, as one dense layer."""
         shared = [] if self.shared is None else [(self.shared.up.weight, self.shared.up.bias, self.shared.down.weight)]

@@ -5,6 +5,8 @@ PyTorch carries as well, takes weights packed once, and was 2.1 to 2.3 times fas
 thread, 1 to 1024 rows, 256 x 1024 weights). Training multiplies in bfloat16, where PyTorch calls oneDNN by itself.
 """
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -62,3 +64,14 @@ def _has_packed() -> bool:
 
 
 _HAS_PACKED = _has_packed()
+
+
+@contextlib.contextmanager
+def unpacked() -> Iterator[None]:
+    """Plain products, for who counts them: counters do not know the packed ones."""
+    global _HAS_PACKED
+    before, _HAS_PACKED = _HAS_PACKED, False
+    try:
+        yield
+    finally:
+        _HAS_PACKED = before
