@@ -260,12 +260,17 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
 
 
 def defaults_of(config: Any) -> dict[str, Any]:
-    """The settings of a dataclass as they are where nobody sets them, nested ones included; none of those without."""
+    """The settings of a dataclass as they are where nobody sets them, nested ones included; none of those without, and
+    no mappings, whose keys are not settings.
+    """
     found: dict[str, Any] = {}
     for f in dataclasses.fields(config):
         value = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
-        if value is not dataclasses.MISSING:
-            found[f.name] = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
+        if dataclasses.is_dataclass(value):
+            value = {k: v for k, v in dataclasses.asdict(value).items() if not isinstance(v, dict)}  # type: ignore[arg-type]
+            found[f.name] = value
+        elif value is not dataclasses.MISSING and not isinstance(value, dict):
+            found[f.name] = value
         elif dataclasses.is_dataclass(getattr(config, f.name)):
             found[f.name] = defaults_of(getattr(config, f.name))
     return found

@@ -158,6 +158,7 @@ class Denoiser(nn.Module):
         seen = encoding.lead.unsqueeze(1).expand(-1, first.shape[1], -1, -1)
         if not self.noise_token:
             return [seen]
+        assert timed.embedded is not None
         noise = timed.embedded[..., _main(segments), None, :].expand(*first.shape[:2], -1, -1)
         return [noise.to(seen.dtype), seen]
 

@@ -148,7 +148,7 @@ def objective(
             samples[name] = samples.get(name, 0) + len(batch)
     means = {name: value / samples[name] for name, value in sums.items()}
     weights = {name: align_weight if name == "align" else config.process(name).weight_at(step) for name in means}
-    for name, (weight, value) in expert_losses(model.backbone, usage).items():
+    for name, (weight, value) in expert_losses(model.backbone, usage).items() if usage else ():
         means[name], weights[name] = value, weight
     total = torch.stack([weights[name] * value for name, value in means.items()]).sum()
     return Losses(total, {name: value.detach() for name, value in means.items()})

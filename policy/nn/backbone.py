@@ -17,7 +17,7 @@ from ..diffusion.path import EDM_SIGMAS
 from .attention import KeysValues
 from .block import NORMS, Block, Modulation, modulate
 from .config import BackboneConfig
-from .experts import Bank, Route, TimeRouter, Usage
+from .experts import Bank, Experts, Route, TimeRouter, Usage
 from .linear import Linear
 
 
@@ -133,8 +133,14 @@ class Backbone(nn.Module):
     @torch.no_grad()
     def fused(self, timed: Timed, bank: Bank) -> Timed:
         """The same for one sample, with the chosen experts of each layer fused."""
-        routes = [bank.route(i, self.blocks[i].mlp, r.choice) for i, r in enumerate(timed.routes)]
+        routes = [bank.route(i, self.experts(i), route.choice) for i, route in enumerate(timed.routes)]
         return Timed(timed.rows, timed.embedded, routes)
+
+    def experts(self, layer: int) -> Experts:
+        """The experts of a layer."""
+        mlp = self.blocks[layer].mlp
+        assert isinstance(mlp, Experts)
+        return mlp
 
     def timed_version(self) -> tuple[tuple[int, int], ...]:
         """Another one after any change of the weights behind `timed` and `fused`, in place or by other memory."""

@@ -19,7 +19,7 @@ TIMES = 64
 def expert_losses(backbone: Backbone, usage: Sequence[Usage]) -> dict[str, tuple[float, Tensor]]:
     """Loss by name, with its weight, of the ways that tokens went in one training step; none where layers are dense."""
     config = backbone.config.experts
-    if config is None or not usage:
+    if config is None:
         return {}
     losses = {"balance": (config.balance, balance(usage)), "z": (config.z, _mean([one.z for one in usage]))}
     if config.prior:
