@@ -2,28 +2,32 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
 from ..envs.errors import UserError
+from ..policy.run_folder import read_metrics
 from .journal import write_json
 from .paired import Outcomes, Spread, interval
 
 Episodes = dict[str, list[dict[str, Any]]]  # task → its episodes, as results.json holds them
 MINUTES = "minutes.json"
 """File of a run that holds the minutes its training took."""
+LOSS = "val/action"
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One arm: the evaluated episodes of each training seed, and the minutes that its training took, where known."""
+    """One arm: the evaluated episodes of each training seed, and where known the minutes that its training took and its
+    last held-out loss of actions."""
 
     name: str
     runs: dict[int, Episodes]
-    minutes: dict[int, float]
+    minutes: dict[int, float] = field(default_factory=dict)
+    losses: dict[int, float] = field(default_factory=dict)
 
     @property
     def episodes(self) -> list[tuple[str, int]]:
@@ -80,6 +84,7 @@ def summarise(arms: Sequence[Arm], baseline: str) -> dict[str, Any]:
             "per_seed": dict(zip(sorted(arm.runs), found.rates.tolist(), strict=True)),
             "episodes": found.success.size,
             "minutes": float(np.mean(list(arm.minutes.values()))) if arm.minutes else None,
+            "loss": float(np.mean(list(arm.losses.values()))) if arm.losses else None,
             "against": None if base is None or arm is base else difference(arm, base, spread),
         }
     return {"baseline": baseline, "arms": rows, "spread": asdict(spread)}
@@ -89,7 +94,7 @@ def table(summary: Mapping[str, Any]) -> str:
     """The comparison as a Markdown table, in percent."""
     rows = summary["arms"]
     tasks = list(next(iter(rows.values()))["per_task"]) if rows else []
-    head = ["arm", "success [95 %]", f"against {summary['baseline']} [95 %]", *tasks, "training seeds", "minutes a run"]
+    head = ["arm", "success [95 %]", f"against {summary['baseline']} [95 %]", *tasks, "training seeds", "held-out loss", "minutes a run"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name, row in rows.items():
         against = row["against"]
@@ -102,6 +107,7 @@ def table(summary: Mapping[str, Any]) -> str:
                     "" if against is None else _interval(against["difference"], against["ci95"], sign=True),
                     *(f"{100 * row['per_task'][task]:.0f}" for task in tasks),
                     ", ".join(f"{100 * value:.0f}" for value in row["per_seed"].values()),
+                    "" if row["loss"] is None else f"{row['loss']:.3f}",
                     "" if row["minutes"] is None else f"{row['minutes']:.0f}",
                 ]
             )
@@ -166,7 +172,7 @@ def draw(summary: Mapping[str, Any], path: Path) -> None:
 
 def read_arm(name: str, folders: Mapping[int, Sequence[Path]]) -> Arm:
     """The arm of these run folders by training seed; a seed counts when all of its runs are evaluated."""
-    runs, minutes = {}, {}
+    runs, minutes, losses = {}, {}, {}
     for seed, parts in folders.items():
         files = [part / "eval" / "results.json" for part in parts]
         if all(file.is_file() for file in files):
@@ -175,4 +181,7 @@ def read_arm(name: str, folders: Mapping[int, Sequence[Path]]) -> Arm:
             took = [part / MINUTES for part in parts]
             if all(file.is_file() for file in took):
                 minutes[seed] = sum(json.loads(file.read_text()) for file in took)
-    return Arm(name, runs, minutes)
+            told = [r[LOSS] for part in parts for r in read_metrics(part / "metrics.jsonl")[-1:] if LOSS in r]
+            if len(told) == len(parts):
+                losses[seed] = float(np.mean(told))
+    return Arm(name, runs, minutes, losses)
