@@ -94,7 +94,15 @@ def table(summary: Mapping[str, Any]) -> str:
     """The comparison as a Markdown table, in percent."""
     rows = summary["arms"]
     tasks = list(next(iter(rows.values()))["per_task"]) if rows else []
-    head = ["arm", "success [95 %]", f"against {summary['baseline']} [95 %]", *tasks, "training seeds", "held-out loss", "minutes a run"]
+    head = [
+        "arm",
+        "success [95 %]",
+        f"against {summary['baseline']} [95 %]",
+        *tasks,
+        "training seeds",
+        "held-out loss",
+        "minutes a run",
+    ]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name, row in rows.items():
         against = row["against"]

@@ -12,9 +12,10 @@ from .config import Process
 from .diffusion.path import PATHS, input_scale
 from .nn.backbone import Backbone, Context, Timed
 from .nn.config import BackboneConfig
-from .nn.experts import Bank, Usage
+from .nn.experts import Bank
 from .nn.linear import Linear
 from .nn.rope import rotary_table
+from .nn.routing import Usage
 from .segments import Segment, allowed
 from .shapes import Shape
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from .denoiser import Encoding, Wiring
 from .model import Model
 from .nn.backbone import Context, Timed
-from .nn.experts import Choice, Route
+from .nn.fused import Route
+from .nn.routing import Choice
 from .segments import Segment, roles_of
 from .transforms import Observation
 

@@ -19,7 +19,7 @@ from .known import KNOWN, known
 from .model import Model
 from .nn.backbone import Context
 from .nn.balance import expert_losses
-from .nn.experts import Usage
+from .nn.routing import Usage
 from .segments import DYNAMICS, Role, Segment, assume, learned, role_of
 from .transforms import Observation, Transforms
 

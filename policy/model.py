@@ -8,8 +8,8 @@ from ..envs.spec import Embodiment
 from .config import ModelConfig
 from .denoiser import Denoiser, Encoding, normal
 from .nn.backbone import Context, Timed
-from .nn.experts import Usage
 from .nn.linear import Linear
+from .nn.routing import Usage
 from .positions import context_positions, segment_positions
 from .shapes import beside_widths, segment_shapes
 from .tokens.images import STEMS

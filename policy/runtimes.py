@@ -18,7 +18,8 @@ from .denoiser import Encoding, Wiring
 from .graphs import acting, flat, graphs
 from .model import Model
 from .nn.backbone import Context, Timed
-from .nn.experts import Bank, Usage
+from .nn.experts import Bank
+from .nn.routing import Usage
 from .segments import Segment
 from .transforms import Observation
 

@@ -17,8 +17,10 @@ from ..diffusion.path import EDM_SIGMAS
 from .attention import KeysValues
 from .block import NORMS, Block, Modulation, modulate
 from .config import BackboneConfig
-from .experts import Bank, Experts, Route, TimeRouter, Usage
+from .experts import Bank, Experts
+from .fused import Route
 from .linear import Linear
+from .routing import TimeRouter, Usage
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Backbone(nn.Module):
         """What a stream takes from times t (..., B or 1, N, G). A table for a solver grid is this, computed once.
 
         condition (..., D) joins the embedded time (DiT's class, PAD's instruction). generator, usage: see
-        `experts.TimeRouter`.
+        `routing.TimeRouter`.
         """
         embedded = self.embed_time(t)
         rows = self._modulation(embedded if condition is None else embedded + condition)

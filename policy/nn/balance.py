@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from .backbone import Backbone
-from .experts import Usage
+from .routing import Usage
 
 TIMES = 64
 """Times at which the prior looks at the routers."""

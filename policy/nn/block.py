@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from .attention import KeysValues, attend
 from .config import BackboneConfig
-from .experts import Experts, FeedForward, Route, Usage
+from .experts import Experts, FeedForward
+from .fused import Route
 from .linear import Linear
 from .rope import rotate
+from .routing import Usage
 
 
 class Modulation(NamedTuple):

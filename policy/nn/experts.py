@@ -10,20 +10,20 @@ Who chooses is data (`ExpertsConfig.router`):
 | `expert_choice` | each token | each expert its share of the tokens of a sequence | micro-budget (Sehwag et al. 2024) |
 
 What is chosen by time alone is known before a solver's step begins, so the chosen experts can be joined into one dense
-layer, exactly: hidden units lie side by side, each expert's scaled with its weight (`Fused`).
+layer, exactly: hidden units lie side by side, each expert's scaled with its weight (`fused.Fused`).
 Letters: B batch, N noise draws, L tokens, D width, H hidden, E experts, k chosen, G distinct times.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import BackboneConfig, ExpertsConfig
+from .config import BackboneConfig
+from .fused import Fused, Route, through
 from .linear import Linear
+from .routing import Choice, Usage, by_expert, most_likely, taken, usage_of
 
 
 def _relu_squared(x: Tensor) -> Tensor:
@@ -37,38 +37,6 @@ def _swiglu(x: Tensor) -> Tensor:
 
 ACTIVATIONS = {"gelu": F.gelu, "silu": F.silu, "relu2": _relu_squared, "swiglu": _swiglu}
 """Activations by name; `swiglu` takes two numbers for each hidden unit (Shazeer 2020)."""
-
-
-class Choice(NamedTuple):
-    """Experts (..., k) int64 and their weights (..., k)."""
-
-    experts: Tensor
-    weights: Tensor
-
-
-class Usage(NamedTuple):
-    """How one layer was used, for losses and logs: mean probability and load of each expert (E,), and the mean square
-    of log Σ exp of the router's logits. Loads sum to 1."""
-
-    probability: Tensor
-    load: Tensor
-    z: Tensor
-
-
-@dataclass(frozen=True)
-class Route:
-    """Who goes through which experts of one layer, where time decides.
-
-    choice (B or 1, N, G, k) of each of the distinct times · fused: for each of them the layer that the chosen experts
-    make, with its scale and bias, where all samples have the same times.
-    """
-
-    choice: Choice
-    fused: Sequence[tuple["Fused", Tensor, Tensor]] = ()
-
-    def __getitem__(self, step: int) -> "Route":
-        """Of one of the times along the first axis."""
-        return Route(Choice(*(c[step] for c in self.choice)))
 
 
 class FeedForward(nn.Module):
@@ -125,12 +93,12 @@ class Experts(nn.Module):
         each token has, None where all have the only one. usage: gets this call's appended where tokens decide.
         """
         if route is not None and route.fused:
-            return _through(route.fused, x, selector)
+            return through(route.fused, x, selector)
         if route is not None and route.choice.experts.numel() == self.config.chosen:
             return self._all_alike(x, route.choice)
         tokens = x.flatten(0, 2)
         if route is not None:
-            row, expert, weight = _sorted(_of_tokens(route.choice, selector, x))
+            row, expert, weight = by_expert(_of_tokens(route.choice, selector, x))
         else:
             row, expert, weight = self._chosen_by_tokens(x, usage)
         ends = torch.bincount(expert, minlength=self.config.number).cumsum(0).to(torch.int32)
@@ -155,17 +123,17 @@ class Experts(nn.Module):
         config, logits = self.config, self.router(x).float()
         probabilities = logits.softmax(-1)
         if config.router == "token":
-            row, expert, weight = _sorted(_most_likely(probabilities.flatten(0, 2), config))
+            row, expert, weight = by_expert(most_likely(probabilities.flatten(0, 2), config))
         else:
-            row, expert, weight = _taken(probabilities, config)
+            row, expert, weight = taken(probabilities, config)
         if usage is not None:
-            usage.append(_usage(probabilities, expert, logits))
+            usage.append(usage_of(probabilities, expert, logits))
         return row, expert, weight
 
     def ways(self, x: Tensor, route: Route | None = None, selector: Tensor | None = None) -> Tensor:
         """The share of each token's ways that goes through each expert, (B, N, L, E)."""
         if route is not None:
-            row, expert, _ = _sorted(_of_tokens(route.choice, selector, x))
+            row, expert, _ = by_expert(_of_tokens(route.choice, selector, x))
         else:
             row, expert, _ = self._chosen_by_tokens(x, None)
         count = x.new_zeros(x[..., 0].numel(), self.config.number)
@@ -173,7 +141,7 @@ class Experts(nn.Module):
             *x.shape[:3], -1
         )
 
-    def fuse(self, experts: Sequence[int]) -> "Fused":
+    def fuse(self, experts: Sequence[int]) -> Fused:
         """These experts, and the shared ones, as one dense layer."""
         shared = [] if self.shared is None else [(self.shared.up.weight, self.shared.up.bias, self.shared.down.weight)]
         parts = [*shared, *((self.up.weight[e], self.up.bias[e], self.down.weight[e]) for e in experts)]
@@ -201,134 +169,12 @@ def _of_tokens(choice: Choice, selector: Tensor | None, x: Tensor) -> Choice:
     return Choice(*(c.expand(*x.shape[:3], -1).flatten(0, 2) for c in choice))
 
 
-def _through(fused: Sequence[tuple["Fused", Tensor, Tensor]], x: Tensor, selector: Tensor | None) -> Tensor:
-    """Each token through the layer of its time."""
-    if selector is None:
-        layer, scale, bias = fused[0]
-        return layer(x, scale, bias)
-    out = torch.zeros_like(x)
-    for g, (layer, scale, bias) in enumerate(fused):
-        mine = selector[..., g] > 0  # (B or 1, N, L)
-        some = mine.flatten(0, 1).any(0)  # a segment's tokens mostly have one time in all samples
-        found = layer(x[:, :, some], scale, bias)
-        out[:, :, some] += mine[..., some, None] * found
-    return out
-
-
 def _joined(parts: Sequence[Tensor], *, gated: bool) -> Tensor:
     """Rows of the up-projections of several experts; where gated, all gates and then all values."""
     if not gated:
         return torch.cat(list(parts))
     gates, values = zip(*(part.chunk(2) for part in parts), strict=True)
     return torch.cat([*gates, *values])
-
-
-def _sorted(choice: Choice) -> tuple[Tensor, Tensor, Tensor]:
-    """Choices (T, k) as rows, experts and weights (T k,), sorted by expert, so that each one's tokens lie together."""
-    k = choice.experts.shape[-1]
-    order = choice.experts.flatten().argsort(stable=True)
-    return order // k, choice.experts.flatten()[order], choice.weights.flatten()[order]
-
-
-def _taken(probabilities: Tensor, config: ExpertsConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """Each expert takes the tokens of a sequence (B, N, L, E) that want it most, k/E of them (Zhou et al. 2022)."""
-    length = probabilities.shape[2]
-    each = max(1, round(length * config.chosen / config.number))
-    weight, token = probabilities.flatten(0, 1).topk(each, dim=1)  # (B N, each, E)
-    first = length * torch.arange(len(token), device=token.device)[:, None, None]
-    row, expert = token + first, torch.arange(config.number, device=token.device).expand_as(token)
-    return tuple(values.permute(2, 0, 1).flatten() for values in (row, expert, weight))  # type: ignore[return-value]
-
-
-def _most_likely(probabilities: Tensor, config: ExpertsConfig, score: Tensor | None = None) -> Choice:
-    """The k experts of the highest score, by default their probability (..., E)."""
-    experts = (probabilities if score is None else score).topk(config.chosen, dim=-1).indices
-    weights = probabilities.gather(-1, experts)
-    return Choice(experts, weights / weights.sum(-1, keepdim=True) if config.renormalise else weights)
-
-
-def _usage(probabilities: Tensor, expert: Tensor, logits: Tensor) -> Usage:
-    number = probabilities.shape[-1]
-    load = torch.bincount(expert.flatten(), minlength=number) / expert.numel()
-    return Usage(probabilities.flatten(0, -2).mean(0), load, logits.logsumexp(-1).square().mean())
-
-
-class TimeRouter(nn.Module):
-    """The choice of every layer from the embedded time alone: a two-layer MLP each (MoDE, §3.2)."""
-
-    def __init__(self, config: BackboneConfig):
-        super().__init__()
-        assert config.experts is not None
-        self.config, self.depth, d = config.experts, config.depth, config.width
-        self.layers = nn.ModuleList(
-            nn.Sequential(Linear(d, d), nn.SiLU(), Linear(d, self.config.number))
-            for _ in range(self.depth if self.config.router == "time" else 0)
-        )
-
-    def forward(
-        self,
-        t: Tensor,
-        embedded: Tensor,
-        generator: torch.Generator | None = None,
-        usage: list[Usage] | None = None,
-    ) -> list[Choice]:
-        """The choice (..., k) of each layer for times t (...) and their embeddings (..., D).
-
-        generator: draw by probability (Gumbel-top-k, Kool et al. 2019), for training. usage: gets each layer's.
-        """
-        config = self.config
-        if config.router == "split":
-            expert = (t * config.number).long().clamp(0, config.number - 1)[..., None]
-            return [Choice(expert, torch.ones_like(t)[..., None])] * self.depth
-        found = []
-        for logits in self.logits(embedded):
-            score, probabilities = None, logits.softmax(-1)
-            if config.sampled and generator is not None:
-                u = torch.rand(logits.shape, generator=generator, device=logits.device)
-                score = logits - u.clamp(min=1e-20).log().neg().log()
-            found.append(_most_likely(probabilities, config, score))
-            if usage is not None:
-                usage.append(_usage(probabilities, found[-1].experts, logits))
-        return found
-
-    def logits(self, embedded: Tensor) -> list[Tensor]:
-        """Of each layer, for embedded times (..., D): (..., E)."""
-        return [layer(embedded).float() for layer in self.layers]
-
-
-class Fused(nn.Module):
-    """Experts side by side as one dense layer; each one's hidden units are scaled with its weight.
-
-    bias (k, D) of each · base (D,): of the shared ones, which come first and are not scaled.
-    """
-
-    def __init__(self, up, up_bias, down, bias, base, hidden, activation):
-        super().__init__()
-        self.up, self.down = _linear(up, up_bias), _linear(down, None)
-        self.bias, self.base = bias.detach(), None if base is None else base.detach()
-        self.shared = down.shape[1] - hidden * len(bias)
-        self.hidden, self.activation = hidden, activation
-
-    def scaled(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """What one step needs beside the layer: the scale of each hidden unit and the bias, for weights (k,)."""
-        scale = torch.cat([weights.new_ones(self.shared), weights.repeat_interleave(self.hidden)])
-        bias = weights @ self.bias
-        return scale, bias if self.base is None else bias + self.base
-
-    def forward(self, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-        return self.down(self.activation(self.up(x)) * scale) + bias
-
-    @property
-    def nbytes(self) -> int:
-        return sum(t.nbytes for t in (self.up.weight, self.up.bias, self.down.weight))
-
-
-def _linear(weight: Tensor, bias: Tensor | None) -> Linear:
-    layer = Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-    layer.weight = nn.Parameter(weight.detach().contiguous(), requires_grad=False)
-    if bias is not None:
-        layer.bias = nn.Parameter(bias.detach().contiguous(), requires_grad=False)
-    return layer
 
 
 class Bank:

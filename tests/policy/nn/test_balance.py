@@ -5,7 +5,7 @@ import torch
 from foreact.policy.nn import balance
 from foreact.policy.nn.backbone import Backbone
 from foreact.policy.nn.config import BackboneConfig, ExpertsConfig
-from foreact.policy.nn.experts import Usage
+from foreact.policy.nn.routing import Usage
 
 
 def backbone(**experts) -> Backbone:
