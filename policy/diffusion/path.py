@@ -8,11 +8,12 @@ The convention of the whole package, stated here once:
 |---------------|----------------------------|--------------|-----------------------------------------------|
 | `flow`        | 1 - t                      | t            | rectified flow (Liu et al. 2022)              |
 | `edm`         | 1 - t                      | t            | Karras et al. 2022, for σ_e in [0.002, 80]    |
+| `edm_mode`    | 1 - t                      | t            | Reuss et al. 2024 (MoDE), σ_e in [0.001, 80]  |
 | `ddpm_linear` | sqrt of Π (1 - β), smooth  | sqrt(1 - α²) | Ho et al. 2020, β = 1e-4 … 0.02 in 1000 steps |
 | `ddpm_cosine` | cos((t + s)/(1 + s) π/2)/c | sqrt(1 - α²) | Nichol, Dhariwal 2021, s = 0.008, c: α(0) = 1 |
 
 EDM adds noise of scale σ_e to unscaled data, x_σ = x0 + σ_e ε. With t = σ_e/(1 + σ_e) and x_t = x_σ/(1 + σ_e)
-that *is* the linear path, so `edm` differs from `flow` only in the range of times that it is trained on.
+that *is* the linear path, so `edm` and `edm_mode` differ from `flow` only in the range of times of their training.
 Step i (from 0) of a 1000-step DDPM table is t = (i + 1)/1000 here, and t = 0 has no noise at all.
 
 A prediction target is a mix a(t) x0 + b(t) ε, and with x_t it determines x0 and ε:
@@ -46,6 +47,8 @@ SIGMA_DATA = 0.5
 
 EDM_SIGMAS = (0.002, 80.0)
 """Noise scales that EDM is trained on and sampled from."""
+MODE_SIGMAS = (0.001, 80.0)
+"""Those of MoDE."""
 
 Curve = Callable[[Tensor], Tensor]
 
@@ -166,6 +169,7 @@ PATHS: dict[str, Path] = {
     for path in (
         _linear("flow"),
         _linear("edm", *(sigma / (1 + sigma) for sigma in EDM_SIGMAS)),
+        _linear("edm_mode", *(sigma / (1 + sigma) for sigma in MODE_SIGMAS)),
         _ddpm_linear(),
         _ddpm_cosine(),
     )

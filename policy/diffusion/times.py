@@ -99,11 +99,13 @@ def _linear(n: int, path: Path, *, t_max: float | None = None) -> Tensor:
     return torch.linspace(start, 0, n + 1, dtype=torch.float64)[:-1]
 
 
-def _sigma_range(path: Path, sigma_min: float, sigma_max: float | None) -> tuple[float, float]:
-    """The largest scale is the path's own, at most EDM's 80: x_t is noise there (linear path: α = 1/81)."""
-    ends = torch.tensor([path.t_max], dtype=torch.float64)
-    largest = min(EDM_SIGMAS[1], (path.sigma(ends) / path.alpha(ends)).item())
-    return sigma_min, largest if sigma_max is None else sigma_max
+def _sigma_range(path: Path, sigma_min: float | None, sigma_max: float | None) -> tuple[float, float]:
+    """The scales of the path's ends: the least is EDM's 0.002 where the path reaches 0, and the largest at most EDM's
+    80, where x_t is noise (linear path: α = 1/81)."""
+    ends = torch.tensor([path.t_min, path.t_max], dtype=torch.float64)
+    least, largest = (path.sigma(ends) / path.alpha(ends)).tolist()
+    least, largest = least if path.t_min > 0 else EDM_SIGMAS[0], min(EDM_SIGMAS[1], largest)
+    return least if sigma_min is None else sigma_min, largest if sigma_max is None else sigma_max
 
 
 def _times_at(path: Path, sigmas: Tensor) -> Tensor:
@@ -111,20 +113,20 @@ def _times_at(path: Path, sigmas: Tensor) -> Tensor:
 
 
 def _karras(
-    n: int, path: Path, *, rho: float = 7.0, sigma_min: float = EDM_SIGMAS[0], sigma_max: float | None = None
+    n: int, path: Path, *, rho: float = 7.0, sigma_min: float | None = None, sigma_max: float | None = None
 ) -> Tensor:
     """Uniform in σ_e^(1/ρ) (Karras et al. 2022, eq. 5)."""
     low, high = (sigma ** (1 / rho) for sigma in _sigma_range(path, sigma_min, sigma_max))
     return _times_at(path, torch.linspace(high, low, n, dtype=torch.float64) ** rho)
 
 
-def _exponential(n: int, path: Path, *, sigma_min: float = EDM_SIGMAS[0], sigma_max: float | None = None) -> Tensor:
+def _exponential(n: int, path: Path, *, sigma_min: float | None = None, sigma_max: float | None = None) -> Tensor:
     """Uniform in log σ_e from sigma_max to sigma_min, then one step to 0 (k-diffusion, MoDE)."""
     low, high = (math.log(sigma) for sigma in _sigma_range(path, sigma_min, sigma_max))
     return _times_at(path, torch.linspace(high, low, n, dtype=torch.float64).exp())
 
 
-def _log_snr(n: int, path: Path, *, sigma_min: float = EDM_SIGMAS[0], sigma_max: float | None = None) -> Tensor:
+def _log_snr(n: int, path: Path, *, sigma_min: float | None = None, sigma_max: float | None = None) -> Tensor:
     """Uniform in log-SNR over n whole steps; the last goes on to 0 in place of sigma_min (Lu et al. 2022)."""
     low, high = (math.log(sigma) for sigma in _sigma_range(path, sigma_min, sigma_max))
     return _times_at(path, torch.linspace(high, low, n + 1, dtype=torch.float64)[:-1].exp())

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..diffusion.path import EDM_SIGMAS
+from ..diffusion.path import MODE_SIGMAS
 from .attention import KeysValues
 from .block import NORMS, Block, Modulation, modulate
 from .config import BackboneConfig
@@ -238,8 +238,8 @@ def layer_modulation(rows: Tensor, layer: int) -> Modulation:
 
 
 def log_sigma(t: Tensor) -> Tensor:
-    """log σ / 4 of times t (...) of the linear path, σ = t / (1 - t) within EDM's range: (..., 1) (MoDE, §3.1)."""
-    low, high = (sigma / (1 + sigma) for sigma in EDM_SIGMAS)
+    """log σ / 4 of times t (...) of the linear path, σ = t / (1 - t) within MoDE's range: (..., 1) (MoDE, §3.1)."""
+    low, high = (sigma / (1 + sigma) for sigma in MODE_SIGMAS)
     return torch.logit(t.float().clamp(low, high))[..., None] / 4
 
 

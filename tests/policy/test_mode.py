@@ -25,8 +25,8 @@ def mode(preset):
     )  # fmt: skip
     return dataclasses.replace(
         preset, name="mode/test", backbone=backbone, layout="sequence", goal_dropout=0.2, times="shared",
-        action_process=Process(path="edm", target="edm", times="log_logistic"),
-        future_process=Process(path="edm", target="edm", times="log_logistic"),
+        action_process=Process(path="edm_mode", target="edm", times="log_logistic"),
+        future_process=Process(path="edm_mode", target="edm", times="log_logistic"),
         solver=SolverConfig(steps=6, grid="exponential"), draws={"policy": 2, "continue": 1, "joint": 1},
     )  # fmt: skip
 

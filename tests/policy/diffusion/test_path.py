@@ -28,7 +28,7 @@ def singular(kind: str, name: str, t: float) -> str | None:
     """Which of x0 and ε cannot be known from the target at t."""
     if kind == "x0" and t == 0:
         return "eps"
-    return "x0" if kind == "eps" and t == 1 and name in ("flow", "edm") else None
+    return "x0" if kind == "eps" and t == 1 and name in ("flow", "edm", "edm_mode") else None
 
 
 def pair(dtype=torch.float64):
@@ -210,7 +210,7 @@ def test_unknown_target_lists_the_choices():
         target("noise", PATHS["flow"], x0, eps, 0.5)
 
 
-def test_clamp_keeps_the_trained_range():
-    path = PATHS["edm"]
-    ends = path.clamp(torch.tensor([0.0, 1.0], dtype=torch.float64))
-    assert (ends / (1 - ends)).tolist() == pytest.approx([0.002, 80])
+@pytest.mark.parametrize(("name", "least"), [("edm", 0.002), ("edm_mode", 0.001)])
+def test_clamp_keeps_the_trained_range(name, least):
+    ends = PATHS[name].clamp(torch.tensor([0.0, 1.0], dtype=torch.float64))
+    assert (ends / (1 - ends)).tolist() == pytest.approx([least, 80])
