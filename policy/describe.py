@@ -8,6 +8,7 @@ from .device import resolve_device, resolve_precision
 from .fitting import TrainConfig
 from .latents import TokenizerConfig
 from .model import Model
+from .nn.experts import Experts
 from .tokens.kl import Tokenizer
 
 
@@ -23,6 +24,8 @@ def describe(model: ModelConfig | TokenizerConfig, data: Any, train: TrainConfig
     tasks, hz = len(mixture.tasks), mixture.embodiment.control_hz
     count = sum(p.numel() for p in network.parameters())
     parts = {name: sum(p.numel() for p in child.parameters()) for name, child in network.named_children()}
+    idle = sum(module.idle for module in network.modules() if isinstance(module, Experts))
+    active = f", {count - idle:,} of them active" if idle else ""
     observed = model.layout != "stacked"
     context = network.image_tokens() + model.n_obs_steps + 1 if observed else 0
     device = resolve_device(train.device)
@@ -30,7 +33,7 @@ def describe(model: ModelConfig | TokenizerConfig, data: Any, train: TrainConfig
     segments = ", ".join(f"{name} {s.tokens} x {s.width}" for name, s in network.segments.items())
     rows = [
         ("model", model.name),
-        ("parameters", f"{count:,} ({', '.join(f'{k} {v:,}' for k, v in parts.items() if v)})"),
+        ("parameters", f"{count:,}{active} ({', '.join(f'{k} {v:,}' for k, v in parts.items() if v)})"),
         (
             "context tokens",
             f"{context}: {network.image_tokens()} image, {model.n_obs_steps} state, 1 instruction"

@@ -73,10 +73,6 @@ def flops(policy: Policy, batch: int) -> int:
 
 def weights_read(policy: Policy) -> int:
     """Bytes of the blocks' weights that the evaluations of one chunk read, each once an evaluation."""
-    total = 0
-    for block in policy.model.backbone.blocks:
-        total += sum(p.nbytes for p in block.parameters())
-        if isinstance(mlp := block.mlp, Experts):
-            own = sum(p.nbytes for stack in (mlp.up, mlp.down) for p in stack.parameters())
-            total -= own * (mlp.config.number - mlp.config.chosen) // mlp.config.number
-    return total * policy.config.solver.steps
+    blocks = policy.model.backbone.blocks
+    idle = sum(block.mlp.idle for block in blocks if isinstance(block.mlp, Experts))
+    return 4 * (sum(p.numel() for p in blocks.parameters()) - idle) * policy.config.solver.steps

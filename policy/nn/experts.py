@@ -108,6 +108,12 @@ class Experts(nn.Module):
         out = found.new_zeros(tokens.shape).index_add(0, row, found).view_as(x)
         return out if self.shared is None else out + self.shared(x)
 
+    @property
+    def idle(self) -> int:
+        """Parameters of the experts that a token does not pass through."""
+        own = sum(p.numel() for stack in (self.up, self.down) for p in stack.parameters())
+        return own * (self.config.number - self.config.chosen) // self.config.number
+
     def _all_alike(self, x: Tensor, choice: Choice) -> Tensor:
         """All tokens through the same experts: no dispatch, and shapes that exporters know."""
         e, weight = choice.experts.flatten(), choice.weights.flatten()
