@@ -16,7 +16,7 @@ from yaml import YAMLError
 from . import commands
 from .commands import as_overrides, config_of, console, home, say
 from .envs.errors import UserError, choose
-from .eval.compare import MINUTES, read_arm, write_comparison
+from .eval.compare import MINUTES, read_arm, together, write_comparison
 from .lanes import side_by_side
 from .policy.config import build, positive
 
@@ -40,8 +40,8 @@ class Comparison:
     where one without a path means the collected store; null for all of it · before: {tokenizer, labels or teacher:
     settings of `foreact train`} of runs that are trained first, on that data unless they name other, for the arms that
     say `tokenizer: true` and so on · collect, train, eval:
-    settings that all arms share · baseline: the arm that the others are compared with · jobs: runs side by side, each
-    with its share of the cores.
+    settings that all arms share · baseline: the arm that the others are compared with · together: {name: arms} for one
+    more row, of all their networks · jobs: runs side by side, each with its share of the cores.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Comparison:
     data: Any = None
     collect: dict[str, Any] = field(default_factory=dict)
     before: dict[str, dict] = field(default_factory=dict)
+    together: dict[str, list[str]] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
     eval: dict[str, Any] = field(default_factory=dict)
     jobs: int = 1
@@ -63,7 +64,7 @@ class Comparison:
         if not self.arms or not self.tasks or not self.seeds:
             raise UserError(f"comparison {self.name!r} needs at least one arm, task and seed")
         choose(self.baseline, self.arms, "baseline arm")
-        for arm in self.only:
+        for arm in [*self.only, *(arm for arms in self.together.values() for arm in arms)]:
             choose(arm, self.arms, "arm")
         positive("jobs", self.jobs)
         for name in self.before:
@@ -210,5 +211,6 @@ def _timed(file: Path, work: Callable[[], object]) -> None:
 
 def _write(plan: Comparison) -> dict[str, Any]:
     groups = _groups(plan)
-    arms = [read_arm(a, {seed: [_out(plan, a, seed, g) for g in groups] for seed in plan.seeds}) for a in plan.arms]
-    return write_comparison(plan.folder, arms, plan.baseline)
+    arms = {a: read_arm(a, {seed: [_out(plan, a, seed, g) for g in groups] for seed in plan.seeds}) for a in plan.arms}
+    pooled = [together(name, [arms[a] for a in some]) for name, some in plan.together.items()]
+    return write_comparison(plan.folder, list(arms.values()), plan.baseline, pooled)

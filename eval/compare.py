@@ -60,19 +60,27 @@ def difference(a: Arm, b: Arm, spread: Spread) -> dict[str, Any]:
     return {"difference": float(x.rates.mean() - y.rates.mean()), "ci95": found}
 
 
-def summarise(arms: Sequence[Arm], baseline: str) -> dict[str, Any]:
+def together(name: str, arms: Sequence[Arm]) -> Arm:
+    """The networks of several arms as those of one: what is common to them, as if they did not differ otherwise."""
+    runs = [run for arm in arms for _, run in sorted(arm.runs.items())]
+    minutes, losses = ([v for arm in arms for v in getattr(arm, kind).values()] for kind in ("minutes", "losses"))
+    return Arm(f"{name} ({len(arms)} arms)", *(dict(enumerate(found)) for found in (runs, minutes, losses)))
+
+
+def summarise(arms: Sequence[Arm], baseline: str, pooled: Sequence[Arm] = ()) -> dict[str, Any]:
     """One row for each arm: success over its training seeds with its interval, by task, and against the baseline.
 
-    Raises `UserError` where arms were evaluated on other tasks or seeds.
+    pooled: arms made of others (`together`), which say nothing new of how networks of one recipe differ. Raises
+    `UserError` where arms were evaluated on other tasks or seeds.
     """
-    arms = [arm for arm in arms if arm.runs]
+    arms, pooled = ([arm for arm in some if arm.runs] for some in (arms, pooled))
     for arm in arms:
         if arm.episodes != arms[0].episodes:
             _refuse(f"arms {arms[0].name!r} and {arm.name!r}")
     base = next((arm for arm in arms if arm.name == baseline), None)
     spread = Spread.of([arm.outcomes for arm in arms])
     rows = {}
-    for arm in arms:
+    for arm in [*arms, *pooled]:
         found = arm.outcomes
         low, high = interval(found.success.mean(0), found.task, 1 / len(found.success), spread)
         rows[arm.name] = {
@@ -142,9 +150,9 @@ def _interval(value: float, ci95: Sequence[float], *, sign: bool = False) -> str
     return f"{100 * value:{plus}.0f} [{100 * ci95[0]:{plus}.0f}, {100 * ci95[1]:{plus}.0f}]"
 
 
-def write_comparison(folder: Path, arms: Sequence[Arm], baseline: str) -> dict[str, Any]:
+def write_comparison(folder: Path, arms: Sequence[Arm], baseline: str, pooled: Sequence[Arm] = ()) -> dict[str, Any]:
     """Write comparison.json, comparison.md and comparison.png into the folder; returns the summary."""
-    summary = summarise(arms, baseline)
+    summary = summarise(arms, baseline, pooled)
     write_json(folder / "comparison.json", summary)
     (folder / "comparison.md").write_text(table(summary))
     draw(summary, folder / "comparison.png")

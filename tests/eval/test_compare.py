@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from foreact import comparison
 from foreact.envs.errors import UserError
-from foreact.eval.compare import Arm, summarise, table, write_comparison
+from foreact.eval.compare import Arm, summarise, table, together, write_comparison
 from foreact.eval.paired import Outcomes, Spread, interval
 
 
@@ -55,6 +55,22 @@ def test_one_failure_is_not_worse_than_the_rule_of_three_and_students_t():
     low, high = summarise([one], "a")["arms"]["a"]["ci95"]
     assert 0.8 < low < 0.95
     assert high == 1
+
+
+def test_arms_together_are_one_with_all_their_networks():
+    base = arm("base", {0: {"t": [0, 1] * 20}, 1: {"t": [0, 1] * 20}})
+    few, more = (
+        arm(n, {s: {"t": draws(p, 40, 10 * i + s)} for s in (0, 1)})
+        for i, (n, p) in enumerate((("a", 0.6), ("b", 0.8)))
+    )
+    rows = summarise([base, few, more], "base", [together("both", [few, more])])["arms"]
+    both = rows["both (2 arms)"]
+    assert both["success"] == pytest.approx((rows["a"]["success"] + rows["b"]["success"]) / 2)
+    assert len(both["per_seed"]) == 4
+    alone = summarise([base, few, more], "base")
+    assert alone["arms"]["a"] == rows["a"]  # it does not change the others
+    widths = [row["against"]["ci95"][1] - row["against"]["ci95"][0] for row in (both, rows["a"])]
+    assert widths[0] < widths[1]
 
 
 def test_what_all_arms_tell_of_training_seeds_widens_each():
