@@ -63,8 +63,9 @@ def difference(a: Arm, b: Arm, spread: Spread) -> dict[str, Any]:
 def together(name: str, arms: Sequence[Arm]) -> Arm:
     """The networks of several arms as those of one: what is common to them, as if they did not differ otherwise."""
     runs = [run for arm in arms for _, run in sorted(arm.runs.items())]
-    minutes, losses = ([v for arm in arms for v in getattr(arm, kind).values()] for kind in ("minutes", "losses"))
-    return Arm(f"{name} ({len(arms)} arms)", *(dict(enumerate(found)) for found in (runs, minutes, losses)))
+    minutes = [value for arm in arms for value in arm.minutes.values()]
+    losses = [value for arm in arms for value in arm.losses.values()]
+    return Arm(f"{name} ({len(arms)} arms)", dict(enumerate(runs)), dict(enumerate(minutes)), dict(enumerate(losses)))
 
 
 def summarise(arms: Sequence[Arm], baseline: str, pooled: Sequence[Arm] = ()) -> dict[str, Any]:

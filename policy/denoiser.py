@@ -46,7 +46,7 @@ class Encoding:
 
     def clone(self) -> "Encoding":
         """A copy in memory of its own."""
-        context = Context([(k.clone(), v.clone()) for k, v in self.context.layers], self.context.tokens.clone())
+        context = self.context.clone()
         beside = {name: values.clone() for name, values in self.beside.items()}
         condition, lead = (None if x is None else x.clone() for x in (self.condition, self.lead))
         return Encoding(context, beside, condition, self.views, lead, self.where)
@@ -201,7 +201,7 @@ class Denoiser(nn.Module):
             where = [*noise, encoding.where, *where]
             lead = len(noise) + encoding.lead.shape[1]
         rotary = self.rotary(where, next(iter(segments.values())).x)
-        return Wiring(self._selector(segments, lead), rotary, self._mask(segments, encoding.context.tokens, lead))
+        return Wiring(self._selector(segments, lead), rotary, self._mask(segments, len(encoding.context), lead))
 
     def _seen(self, name: str, values: Tensor, views: tuple[int, ...] | None) -> Tensor:
         """The values (L, ...) of the tokens of a segment whose cameras are there."""
@@ -236,17 +236,17 @@ class Denoiser(nn.Module):
         ]
         return torch.cat(columns, dim=2)
 
-    def _mask(self, segments: dict[str, Segment], context: Tensor, lead: int) -> Tensor | None:
+    def _mask(self, segments: dict[str, Segment], context: int, lead: int) -> Tensor | None:
         tokens = [(name, s.observed) for name, s in segments.items() for _ in range(s.x.shape[2])]
-        table = allowed(tokens, self.coupling)
+        table, device = allowed(tokens, self.coupling), next(iter(segments.values())).x.device
         if lead:
             whole = torch.ones(lead + len(tokens), lead + len(tokens), dtype=torch.bool)
             whole[lead:, lead:] = True if table is None else table
-            return whole.tril().to(context.device)
+            return whole.tril().to(device)
         if table is None:
             return None
-        seen = torch.ones(len(tokens), context.shape[1], dtype=torch.bool)
-        return torch.cat([seen, table], dim=1).to(context.device)
+        seen = torch.ones(len(tokens), context, dtype=torch.bool)
+        return torch.cat([seen, table], dim=1).to(device)
 
     def _positions(self, name: str) -> nn.Parameter:
         """What is added to a segment's tokens (L, D): learned, or sines and cosines of where they stand."""

@@ -73,7 +73,7 @@ def expert_usage(policy: Policy, batch: Batch) -> ExpertUsage:
     shares: dict[str, list[Tensor]] = {}  # of each kind and time, (layers, E)
     with torch.inference_mode():
         with _ways(model) as seen:
-            _, prepared = prepare(model, policy.transforms, *told(policy, batch), generator)
+            _, prepared = prepare(model, policy.transforms, *told(policy, batch), generator, whole=True)
         if seen:
             shares[OBSERVED] = [torch.stack(seen).mean(1)] * LEVELS  # a context is encoded once, at time 0
         for t in times:

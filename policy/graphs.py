@@ -22,7 +22,7 @@ from .transforms import Observation
 
 
 class Encode(nn.Module):
-    """Observation to the keys of every layer, the values of every layer, and the last tokens; or to leading tokens."""
+    """Observation to the keys of every layer and the values of every layer; or to leading tokens."""
 
     def __init__(self, model: Model):
         super().__init__()
@@ -33,7 +33,7 @@ class Encode(nn.Module):
         if encoding.lead is not None:
             return (encoding.lead,)
         context = encoding.context
-        return (*(k for k, _ in context.layers), *(v for _, v in context.layers), context.tokens)
+        return (*(k for k, _ in context.layers), *(v for _, v in context.layers))
 
 
 class Denoise(nn.Module):
@@ -54,8 +54,9 @@ class Denoise(nn.Module):
         lead = next(inputs) if self.model.config.layout == "sequence" else None
         beside = dict(zip(_besides(self.model), inputs, strict=True))
         segments = {n: Segment(x, x.new_zeros(x.shape[0], 1)) for n, x in zip(names, values, strict=True)}
-        context = Context(layers, values[0].new_zeros(values[0].shape[0], 0, 1))
-        found = self.model.denoise(segments, Encoding(context, beside, lead=lead), timed=timed, wiring=self.wiring)
+        found = self.model.denoise(
+            segments, Encoding(Context(layers), beside, lead=lead), timed=timed, wiring=self.wiring
+        )
         return tuple(found[name] for name in names)
 
 

@@ -105,6 +105,7 @@ class Alignment(nn.Module):
 
     def forward(self, context: Context, image_tokens: int, privileged: Tensor) -> Tensor:
         """Mean squared error to the normalised state (B, P)."""
+        assert context.tokens is not None
         tokens = self.norm(context.tokens[:, :image_tokens].float())
         frames = rearrange(tokens, "b (f l) d -> b f l d", f=self.frames)
         told = self.read(torch.cat([frames.mean(dim=2), frames[:, :, -1]], dim=-1).flatten(1))
@@ -136,7 +137,9 @@ def objective(
     sums: dict[str, Tensor] = {}
     samples: dict[str, int] = {}
     for batch, sentence in sources:
-        observation, prepared = prepare(model, transforms, batch, sentence, generator, image_shift, state_noise, usage)
+        observation, prepared = prepare(
+            model, transforms, batch, sentence, generator, image_shift, state_noise, usage, alignment is not None
+        )
         lesson = Lesson() if teach is None else teach(observation, prepared.encoding)
         shared = config.times == "shared"
         parts = segment_losses(model, prepared, config.draws, generator, shared_time=shared, lesson=lesson, usage=usage)
@@ -163,8 +166,9 @@ def prepare(
     image_shift: int = 0,
     state_noise: float = 0.0,
     usage: list[Usage] | None = None,
+    whole: bool = False,
 ) -> tuple[Observation, Prepared]:
-    """Augment, normalise and encode one batch."""
+    """Augment, normalise and encode one batch; `whole` as `Backbone.encode` takes it."""
     offset = _offsets(len(batch), image_shift, generator, batch.task.device)
     noise = None
     if state_noise and batch.state is not None:
@@ -178,7 +182,8 @@ def prepare(
     targets = transforms.targets(batch, observation.now, offset)
     done = None if transforms.config.poses else batch.action_executed  # poses are what came of it
     executed = None if done is None else transforms.action(done)
-    return observation, Prepared(model.encode(observation, usage=usage), targets, transforms.keep(batch), executed)
+    encoding = model.encode(observation, usage=usage, whole=whole)
+    return observation, Prepared(encoding, targets, transforms.keep(batch), executed)
 
 
 def segment_losses(

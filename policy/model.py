@@ -79,28 +79,33 @@ class Model(Denoiser):
             self.frame_spread.copy_((images - self.mean_frame).std().clamp(min=1e-3))
 
     def encode(
-        self, observation: Observation, clean: Timed | None = None, usage: list[Usage] | None = None
+        self,
+        observation: Observation,
+        clean: Timed | None = None,
+        usage: list[Usage] | None = None,
+        whole: bool = False,
     ) -> Encoding:
         """What is observed, prepared once for all noise draws and solver steps.
 
-        clean: the backbone's `clean`, for who has it already (`plan`). usage: gets how experts were used.
+        clean: the backbone's `clean`, for who has it already (`plan`). usage: gets how experts were used. whole: see
+        `Backbone.encode`.
         """
         sentence = self.from_sentence(observation.sentence)
         if observation.told is not None:
             sentence = sentence * observation.told[:, None]
         if self.config.layout == "stacked":
-            return Encoding(Context.empty(sentence), observation.beside, sentence, observation.views)
+            return Encoding(Context([]), observation.beside, sentence, observation.views)
         tokens = self._observed(observation, sentence)
         if self.config.layout == "sequence":
             return self.led(tokens, observation)
         rotary = self.rotary([self._where(observation)], tokens)
-        context = self.backbone.encode(tokens, rotary=rotary, clean=clean, usage=usage)
+        context = self.backbone.encode(tokens, rotary=rotary, clean=clean, usage=usage, whole=whole)
         return Encoding(context, observation.beside, views=observation.views)
 
     def led(self, lead: Tensor, observation: Observation) -> Encoding:
         """The encoding of an observation whose tokens (B, M, D) lead the sequence."""
         where = self._where(observation)
-        return Encoding(Context.empty(lead), observation.beside, views=observation.views, lead=lead, where=where)
+        return Encoding(Context([]), observation.beside, views=observation.views, lead=lead, where=where)
 
     def _where(self, observation: Observation) -> Tensor:
         """Where the tokens of an observation stand (M, 3)."""

@@ -61,7 +61,11 @@ class Fast(Model):
         self.__dict__.update(model.__dict__)  # the same weights, not a copy
 
     def encode(
-        self, observation: Observation, clean: Timed | None = None, usage: list[Usage] | None = None
+        self,
+        observation: Observation,
+        clean: Timed | None = None,
+        usage: list[Usage] | None = None,
+        whole: bool = False,
     ) -> Encoding:
         whole = observation.state is not None and observation.views is None
         return self._encode(observation, clean) if whole else super().encode(observation, clean)
@@ -132,9 +136,8 @@ class Exported(Fast):
         found = self.run["encode"]((observation.images, observation.state, observation.sentence))
         if self.config.layout == "sequence":
             return self.led(found[0], observation)
-        *layers, tokens = found
-        depth = len(layers) // 2
-        context = Context(list(zip(layers[:depth], layers[depth:], strict=True)), tokens)
+        depth = self.config.backbone.depth  # exports from before gave one tensor more
+        context = Context(list(zip(found[:depth], found[depth : 2 * depth], strict=True)))
         return Encoding(context, observation.beside, views=observation.views)
 
     def _denoise(self, segments: Mapping[str, Segment], encoding: Encoding, **known: Any) -> dict[str, Tensor]:

@@ -25,19 +25,25 @@ from .routing import TimeRouter, Usage
 
 @dataclass(frozen=True)
 class Context:
-    """An encoded observation: keys and values of every layer, and the last layer's tokens (B, M, D)."""
+    """An encoded observation: keys and values of every layer, and where they were asked for the tokens that come out of
+    the last one (B, M, D)."""
 
     layers: list[KeysValues]
-    tokens: Tensor
+    tokens: Tensor | None = None
 
     def __getitem__(self, rows: slice) -> "Context":
         """The context of some samples of the batch."""
-        return Context([(k[rows], v[rows]) for k, v in self.layers], self.tokens[rows])
+        tokens = None if self.tokens is None else self.tokens[rows]
+        return Context([(k[rows], v[rows]) for k, v in self.layers], tokens)
 
-    @classmethod
-    def empty(cls, like: Tensor) -> "Context":
-        """No context tokens, for presets that see the observation beside the noisy values."""
-        return cls([], like.new_zeros(like.shape[0], 0, like.shape[-1]))  # len() would fix the batch of an export
+    def __len__(self) -> int:
+        """Tokens M, of which presets that see the observation beside the noisy values have none."""
+        return self.layers[0][0].shape[-2] if self.layers else 0
+
+    def clone(self) -> "Context":
+        """A copy in memory of its own."""
+        tokens = None if self.tokens is None else self.tokens.clone()
+        return Context([(k.clone(), v.clone()) for k, v in self.layers], tokens)
 
 
 @dataclass(frozen=True)
@@ -168,16 +174,24 @@ class Backbone(nn.Module):
         rotary: Tensor | None = None,
         clean: Timed | None = None,
         usage: list[Usage] | None = None,
+        whole: bool = False,
     ) -> Context:
-        """Run the context tokens x (B, M, D) through all layers. clean: what `clean` gives, for who has it already."""
+        """Run the context tokens x (B, M, D) through all layers. clean: what `clean` gives, for who has it already.
+
+        whole: give the last layer's tokens too. Of that layer others see only keys and values, and the rest of it is
+        work for nothing.
+        """
         x = _working(x).unsqueeze(1)  # (B, 1, M, D)
         timed = self.clean() if clean is None else clean
         layers = []
         for i, block in enumerate(self.blocks):
             m = layer_modulation(timed.rows, i)
-            x, (k, v) = self._run(block, x, m, timed.route(i), rotary=rotary, usage=usage)
+            if whole or i + 1 < len(self.blocks):
+                x, (k, v) = self._run(block, x, m, timed.route(i), rotary=rotary, usage=usage)
+            else:
+                k, v = block.keys_values(x, m, rotary)  # type: ignore[operator]
             layers.append((k.squeeze(2), v.squeeze(2)))
-        return Context(layers, x.squeeze(1))
+        return Context(layers, x.squeeze(1) if whole else None)
 
     def denoise(
         self,

@@ -91,6 +91,10 @@ class Block(nn.Module):
         hidden = modulate(self.norm2(x), m.mlp_shift, m.mlp_scale)
         return x + m.mlp_gate * self.mlp(hidden, route, selector, usage), (k, v)
 
+    def keys_values(self, x: Tensor, m: Modulation, rotary: Tensor | None) -> KeysValues:
+        """Only what a later stream may attend to."""
+        return self.attention.project(modulate(self.norm1(x), m.attention_shift, m.attention_scale), rotary)[1:]
+
 
 def _renamed(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """Weights from before the feed-forward layer was a module of its own."""

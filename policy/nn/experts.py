@@ -49,7 +49,8 @@ class FeedForward(nn.Module):
         self.activation, self.dropout = ACTIVATIONS[config.activation], config.mlp_dropout
 
     def forward(self, x: Tensor, *_: object) -> Tensor:
-        return self.down(F.dropout(self.activation(self.up(x)), self.dropout, self.training))
+        hidden = self.activation(self.up(x))
+        return self.down(F.dropout(hidden, self.dropout) if self.dropout and self.training else hidden)
 
 
 class Stacked(nn.Module):

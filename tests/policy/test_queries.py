@@ -296,9 +296,7 @@ def test_observation_encoded_once_equals_one_sequence(make_policy, preset):
     mask[:7, 7:] = False
     from foreact.policy.nn.backbone import Context
 
-    whole = net.denoise(
-        torch.cat([context.unsqueeze(1), x], dim=2), timed, Context.empty(context), selector=selector, mask=mask
-    )
+    whole = net.denoise(torch.cat([context.unsqueeze(1), x], dim=2), timed, Context([]), selector=selector, mask=mask)
     cached = net.denoise(x, net.timed(t), net.encode(context))
     torch.testing.assert_close(whole[:, :, 7:], cached, rtol=0, atol=1e-5)
 

@@ -15,16 +15,24 @@ def backbone(**changes) -> Backbone:
 
 def test_adaln_zero_starts_as_the_identity():
     x = torch.randn(2, 5, 32)
-    torch.testing.assert_close(backbone().encode(x).tokens, x)
+    torch.testing.assert_close(backbone().encode(x, whole=True).tokens, x)
 
 
 def test_gradients_reach_every_parameter():
     net = backbone(gate_init=0.5)
-    context = net.encode(torch.randn(2, 5, 32))
+    context = net.encode(torch.randn(2, 5, 32), whole=True)
     out = net.denoise(torch.randn(2, 3, 4, 32), net.timed(torch.rand(2, 3, 1)), context)
     (out.square().mean() + context.tokens.square().mean()).backward()
     missing = [name for name, p in net.named_parameters() if p.grad is None]
     assert not missing
+
+
+def test_the_last_layers_tokens_are_only_made_when_asked_for():
+    net, x = backbone(gate_init=0.5), torch.randn(2, 5, 32)
+    whole, context = net.encode(x, whole=True), net.encode(x)
+    assert context.tokens is None
+    assert len(whole) == len(context) == 5
+    torch.testing.assert_close(whole.layers, context.layers, rtol=0, atol=0)
 
 
 def test_samples_and_draws_are_independent():
