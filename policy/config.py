@@ -148,6 +148,7 @@ class ModelConfig:
                 f"model {self.name!r} sees the observation {how} of what it denoises, so there is nothing to "
                 "cache: solver.cache=null"
             )
+        self._check_sequence()
         if not 0 <= self.goal_dropout < 1:
             raise UserError(f"goal_dropout is a share of samples from 0 to below 1, got {self.goal_dropout}")
         for name in ("pixels", "n_obs_steps", "horizon", "n_action_steps"):
@@ -176,11 +177,29 @@ class ModelConfig:
                 raise UserError(f"{name}: {self.side(name)} cells do not divide into patches of {self.patch(name)}")
         self.image.grid(self.pixels, self.pixels)
 
+    def _check_sequence(self) -> None:
+        """In a causal sequence actions come before frames, and experts that choose among all tokens look ahead."""
+        experts, causal = self.backbone.experts, self.layout == "sequence"
+        if causal and self.coupling not in ("action_blind", "decoupled"):
+            raise UserError(
+                f"layout 'sequence' is causal, actions before frames, so coupling {self.coupling!r} is not possible: "
+                "action_blind or decoupled"
+            )
+        if experts and experts.router == "expert_choice" and (causal or self.coupling != "full"):
+            raise UserError(
+                "router 'expert_choice' gives each expert the tokens that want it most of all there are, so every "
+                "token sees every other: coupling=full, and another layout than 'sequence'"
+            )
+
     def _check_query(self, query: str) -> None:
         roles = QUERIES[query]
         if "future" in roles and not self.future:
             raise UserError(f"query {query!r} needs future frames, but future is empty")
         for name, role in roles.items():
+            if role in PARTIAL and role != Role.CONTINUE and self.layout == "sequence":
+                raise UserError(
+                    f"query {query!r} shows some tokens of {name} to those before them, and layout 'sequence' is causal"
+                )
             if role in PARTIAL and self.layout == "stacked":
                 raise UserError(
                     f"query {query!r} shows some tokens of {name}, but layout 'stacked' has no token a step"

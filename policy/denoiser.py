@@ -240,9 +240,11 @@ class Denoiser(nn.Module):
         tokens = [(name, s.observed) for name, s in segments.items() for _ in range(s.x.shape[2])]
         table, device = allowed(tokens, self.coupling), next(iter(segments.values())).x.device
         if lead:
-            whole = torch.ones(lead + len(tokens), lead + len(tokens), dtype=torch.bool)
-            whole[lead:, lead:] = True if table is None else table
-            return whole.tril().to(device)
+            whole = torch.ones(lead + len(tokens), lead + len(tokens), dtype=torch.bool).tril()
+            among = whole[lead:, lead:]  # causal, but what is observed is visible to all
+            among |= torch.tensor([observed for _, observed in tokens])
+            among &= torch.ones_like(among) if table is None else table
+            return whole.to(device)
         if table is None:
             return None
         seen = torch.ones(len(tokens), context, dtype=torch.bool)

@@ -86,7 +86,10 @@ class Consistency(Lesson):
             ends[name] = grid[(at // self.about.substeps + 1) * self.about.substeps]
             moved = jump(path, seen.x, taught[name], seen.t, grid[at + 1])
             after[name] = dataclasses.replace(seen, x=_keep(seen.clean, seen.x, moved), t=grid[at + 1])
+        training = model.training
+        model.eval()  # what teaches has no dropout
         own = self._x0(model, segments | after, self.own[rows], names)
+        model.train(training)
         found = {}
         for name in names:
             process, seen, next_ = model.processes[name], segments[name], after[name]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..envs.errors import UserError
+from .nn.block import present_name
 
 
 class EMA:
@@ -72,7 +73,7 @@ class EMA:
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue exactly from `state_dict`; the names must be those of this model."""
-        values = {key.removeprefix("values."): value for key, value in state.items() if key != "updates"}
+        values = {present_name(key.removeprefix("values.")): value for key, value in state.items() if key != "updates"}
         if values.keys() != self._values.keys():
             differ = sorted(values.keys() ^ self._values.keys())
             raise UserError(f"the saved EMA is of another model: {len(differ)} names differ, such as {differ[0]!r}")

@@ -87,7 +87,9 @@ def expert_usage(policy: Policy, batch: Batch) -> ExpertUsage:
                     shares.setdefault(kind, []).append(part.mean(1))
     stacked = {kind: torch.stack(values) for kind, values in shares.items()}
     # experts that choose leave some tokens without a way
-    return ExpertUsage(times, {kind: share / share.sum(-1, keepdim=True) for kind, share in stacked.items()})
+    return ExpertUsage(
+        times, {kind: share / share.sum(-1, keepdim=True).clamp(min=1e-9) for kind, share in stacked.items()}
+    )
 
 
 class _At(Lesson):
@@ -105,7 +107,7 @@ def _ways(model: nn.Module) -> Iterator[list[Tensor]]:
     """The share of each token's ways through each expert (L, E), mean over samples, of every layer that runs within."""
     seen: list[Tensor] = []
 
-    def note(module: nn.Module, inputs: tuple, _: Tensor) -> None:
+    def note(module: nn.Module, inputs: tuple, _: object) -> None:
         assert isinstance(module, Experts)
         seen.append(module.ways(*inputs[:3]).flatten(0, 1).mean(0))
 

@@ -28,6 +28,12 @@ def export(model: Model, observation: Observation, folder: Path, runtimes: Seque
     """
     for runtime in runtimes:
         choose(runtime, EXPORTED, "exported runtime")
+    experts = model.config.backbone.experts
+    if experts is not None and not experts.by_time:
+        raise UserError(
+            f"experts that tokens choose (router {experts.router!r}) cannot be exported: who goes where is not known "
+            "before; router time or split can"
+        )
     onnx = [runtime for runtime in runtimes if runtime != "aot"]
     if onnx:
         need("onnx", "onnxscript", "onnxruntime")

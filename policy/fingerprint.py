@@ -8,7 +8,9 @@ from torch import nn
 def fingerprint(module: nn.Module) -> str:
     """Sixteen hexadecimal digits of names and values."""
     digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
+    # without the part that names have since the feed-forward layer is a module of its own: what was made stays valid
+    weights = {name.replace(".mlp.", "."): value for name, value in module.state_dict().items()}
+    for name in sorted(weights):
         digest.update(name.encode())
-        digest.update(value.detach().cpu().float().numpy().tobytes())
+        digest.update(weights[name].detach().cpu().float().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -102,8 +102,9 @@ class Fitting(Generic[Network]):
         config = self.config
         self.model, self.loaders, self.besides = model, loaders, besides or {}
         modules = [model, *self.besides.values()]
-        self.parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(_groups(self.parameters, config.weight_decay), lr=config.lr, fused=True)
+        named = [(n, p) for module in modules for n, p in module.named_parameters() if p.requires_grad]
+        self.parameters = [p for _, p in named]
+        self.optimizer = torch.optim.AdamW(_groups(named, config.weight_decay), lr=config.lr, fused=True)
         self.ema = EMA(model, decay=config.ema)
 
     def losses(self, sources: Batches, generator: torch.Generator) -> Losses:
@@ -137,7 +138,9 @@ class Fitting(Generic[Network]):
             group["lr"] = config.lr * learning_rate(self.step, config)
         sums: dict[str, Tensor] = {}
         for part, sources in enumerate(parts):
-            losses = self.losses(sources, self._generator(part))
+            with torch.random.fork_rng(self._gpus):  # dropout draws from PyTorch's own generator
+                torch.manual_seed(self._seed(part))
+                losses = self.losses(sources, torch.Generator(self.device).manual_seed(self._seed(part)))
             if not bool(torch.isfinite(losses.total)):
                 raise NotFinite(self.step, sources)
             (losses.total / config.accumulate).backward()
@@ -155,9 +158,12 @@ class Fitting(Generic[Network]):
         named = {name if name == "loss" else f"loss/{name}": float(v) for name, v in sums.items()}
         return named | {"grad_norm": float(norm), "lr": self.optimizer.param_groups[0]["lr"]}
 
-    def _generator(self, part: int) -> torch.Generator:
-        seed = np.random.SeedSequence([self.config.seed, self.step, part]).generate_state(1)[0]
-        return torch.Generator(self.device).manual_seed(int(seed))
+    def _seed(self, part: int) -> int:
+        return int(np.random.SeedSequence([self.config.seed, self.step, part]).generate_state(1)[0])
+
+    @property
+    def _gpus(self) -> list[int]:
+        return [torch.cuda.current_device()] if self.device.startswith("cuda") else []
 
     def save(self, run: Path) -> None:
         """Write a checkpoint of the product and of all that resuming needs."""
@@ -202,9 +208,8 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - config.warmup) / max(1, config.steps - config.warmup)))
 
 
-def _groups(parameters: list[nn.Parameter], decay: float) -> list[dict[str, Any]]:
-    """Weight decay on matrices only."""
-    return [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
+def _groups(named: Sequence[tuple[str, nn.Parameter]], decay: float) -> list[dict[str, Any]]:
+    """Weight decay on matrices only; the biases of several experts look like one."""
+    decayed = [p for name, p in named if p.ndim >= 2 and not name.endswith("bias")]
+    others = [p for name, p in named if p.ndim < 2 or name.endswith("bias")]
+    return [{"params": decayed, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]

@@ -49,11 +49,14 @@ class Denoise(nn.Module):
         def take(count: int) -> list[Tensor]:
             return list(islice(inputs, count))
 
-        values, timed = take(len(names)), _timed(self.model, take(_timed_inputs(self.model)))
+        values, t = take(len(names)), next(inputs)
+        timed = _timed(self.model, take(_timed_inputs(self.model)))
         layers = list(zip(take(depth), take(depth), strict=True))
         lead = next(inputs) if self.model.config.layout == "sequence" else None
         beside = dict(zip(_besides(self.model), inputs, strict=True))
-        segments = {n: Segment(x, x.new_zeros(x.shape[0], 1)) for n, x in zip(names, values, strict=True)}
+        segments = {
+            n: Segment(x, t[i].expand(x.shape[0], 1)) for i, (n, x) in enumerate(zip(names, values, strict=True))
+        }
         found = self.model.denoise(
             segments, Encoding(Context(layers), beside, lead=lead), timed=timed, wiring=self.wiring
         )
@@ -65,13 +68,13 @@ def _timed_inputs(model: Model) -> int:
 
 
 def _timed_flat(model: Model, timed: Timed) -> list[Tensor]:
-    """What an evaluation takes of its times as tensors; experts and weights are (depth, k), of one sample for all."""
+    """What an evaluation takes of its times as tensors; experts and weights (depth, G, k) are one sample's."""
     tensors = [timed.rows]
     if model.noise_token:
         assert timed.embedded is not None
         tensors.append(timed.embedded)
     if timed.routes:
-        tensors += [torch.stack([route.choice[i][0, 0, 0] for route in timed.routes]) for i in (0, 1)]
+        tensors += [torch.stack([route.choice[i][0, 0] for route in timed.routes]) for i in (0, 1)]
     return tensors
 
 
@@ -79,9 +82,8 @@ def _timed(model: Model, tensors: list[Tensor]) -> Timed:
     """The inverse of `_timed_flat`."""
     rows, rest = tensors[0], tensors[1:]
     embedded = rest.pop(0) if model.noise_token else None
-    routes = (
-        [Route(Choice(e[None, None, None], w[None, None, None])) for e, w in zip(*rest, strict=True)] if rest else []
-    )
+    ways = zip(*rest, strict=True) if rest else ()
+    routes = [Route(Choice(experts[None, None], weights[None, None])) for experts, weights in ways]
     return Timed(rows, embedded, routes)
 
 
@@ -110,17 +112,19 @@ def flat(
 ) -> tuple[list[Tensor], set[int]]:
     """The inputs of `Denoise`, and which of them are shared by all samples of a batch.
 
-    Noisy values, what its times give, keys and values of every layer or leading tokens, clean channels.
+    Noisy values, their times, what those give, keys and values of every layer or leading tokens, clean channels.
     """
     layers = encoding.context.layers
     values = [segments[name].x for name in acting(model)]
-    times, shared = _timed_flat(model, timed), set[int]()
+    t = torch.stack([segments[name].t[0, 0] for name in acting(model)])
+    own, routes = _timed_flat(model, timed)[: 1 + model.noise_token], _timed_flat(model, timed)[1 + model.noise_token :]
+    shared = {len(values), *range(len(values) + 1 + len(own), len(values) + 1 + len(own) + len(routes))}
     if encoding.condition is None:  # all samples of an evaluation have the same times
-        times = [x[:1] for x in times[: 1 + model.noise_token]] + times[1 + model.noise_token :]
-        shared = set(range(len(values), len(values) + len(times)))
+        own = [x[:1] for x in own]
+        shared |= set(range(len(values) + 1, len(values) + 1 + len(own)))
     lead = [] if encoding.lead is None else [encoding.lead]
     beside = [encoding.beside[name] for name in _besides(model)]
-    return [*values, *times, *(k for k, _ in layers), *(v for _, v in layers), *lead, *beside], shared
+    return [*values, t, *own, *routes, *(k for k, _ in layers), *(v for _, v in layers), *lead, *beside], shared
 
 
 def traced(model: Model, observation: Observation) -> dict[str, tuple[nn.Module, list[Tensor], set[int]]]:

@@ -172,7 +172,9 @@ class Policy:
 
         start = Start(roles, noise, self._given(roles, given, seen, query), given.shown, fresh)
         solver, plans = self.config.solver, self._plans if self.config.solver.plan else None
-        encode = partial(self.model.encode, seen, clean=None if plans is None else plans.clean(self.model))
+        # only an observation that is encoded has tokens of time 0
+        clean = plans.clean(self.model) if plans is not None and self.config.layout == "tokens" else None
+        encode = partial(self.model.encode, seen, clean=clean)
         encoding = encode if solver.cache is False else encode()
         network = Network(self.model, solver, plans)
         found = sample(network, encoding, start, guidance=guidance)

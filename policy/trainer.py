@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +62,12 @@ class Trainer(Fitting[Model]):
             "stores": marks(mixture),
             "tokenizer": None if tokenizer is None else tokenizer.mark(),
             "labels": None if labels is None else fingerprint(labels.model),
+            "init": None if start is None else fingerprint(start.model),
         }
         if start is None:
             self.policy = _new_policy(mixture, model, self.device, tokenizer, aligned=config.align > 0)
         else:
-            self.policy = _continued(mixture, model, self.device, start)
+            self.policy = _continued(mixture, model, self.device, start, tokenizer, aligned=config.align > 0)
         _check_width(self.policy.model)
         # The policy holds the averaged weights, which act; `model` the ones that learn.
         network, besides = copy.deepcopy(self.policy.model).train(), {}
@@ -182,17 +183,43 @@ def _new_policy(
     return Policy(network, transforms, sentences, mixture.tasks, device, mixture.learned)
 
 
-def _continued(mixture: Mixture, model: ModelConfig, device: str, start: Policy) -> Policy:
+FREE = (
+    "name", "draws", "solver", "goal_dropout", "n_action_steps",
+    "backbone.experts", "backbone.attention_dropout", "backbone.mlp_dropout",
+)  # fmt: skip
+"""Settings of a preset that may differ from those of the policy that it begins from."""
+
+
+def _continued(
+    mixture: Mixture, model: ModelConfig, device: str, start: Policy, tokenizer: Tokenizer | None, *, aligned: bool
+) -> Policy:
     """A copy of a policy, of a preset with the same weights or with experts more, for its own robot and tasks."""
+    mark = None if start.model.tokenizer is None else start.model.tokenizer.mark()
+    before, now = (_settings(config) for config in (start.config, model))
+    differ = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     for what, theirs, ours in (
         ("robot", start.embodiment, mixture.embodiment),
         ("tasks", start.tasks, mixture.tasks),
         ("instructions", list(start.sentences.known), list(mixture.instructions.values())),
+        ("tokenizer", mark, mark if tokenizer is None else tokenizer.mark()),
+        *((f"model.{key}", before.get(key), now.get(key)) for key in differ),
     ):
         if theirs != ours:
-            raise UserError(f"the policy {start.config.name!r} and the data differ in {what}: {theirs} and {ours}")
+            raise UserError(
+                f"the policy {start.config.name!r} and what begins from it differ in {what}: {theirs} and {ours}"
+            )
     network = Model(model, start.embodiment, len(start.sentences.known))
     network.load_state_dict(upcycled(start.model, network))
-    transforms = replace(start.transforms, config=model, tokenizer=network.tokenizer)
+    normalizers = dict(start.transforms.normalizers)
+    if aligned and mixture.main.has_privileged and "privileged" not in normalizers:
+        normalizers |= fit_normalizers(mixture.acting, {"privileged": "gaussian"})
+    transforms = replace(start.transforms, config=model, tokenizer=network.tokenizer, normalizers=normalizers)
     learned = None if start.learned is None else [*start.learned, *mixture.learned]
     return Policy(network, transforms, start.sentences, mixture.tasks, device, learned)
+
+
+def _settings(config: ModelConfig) -> dict[str, Any]:
+    """What two presets must share for one to begin from the other."""
+    values = asdict(config)
+    backbone = {f"backbone.{key}": value for key, value in values.pop("backbone").items()}
+    return {key: value for key, value in (values | backbone).items() if key not in FREE}

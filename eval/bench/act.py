@@ -65,7 +65,9 @@ def bench_act(
     try:
         with tempfile.TemporaryDirectory() as folder:
             arms = {name: fake_policy(arm, device) for name, arm in act_arms(config).items()}
-            if device == "cpu" and all(find_spec(name) for name in ("onnxscript", "onnxruntime")):
+            experts = config.backbone.experts
+            known = experts is None or experts.by_time  # else it cannot be exported
+            if known and device == "cpu" and all(find_spec(name) for name in ("onnxscript", "onnxruntime")):
                 arms |= _exported(config, Path(folder))
             with contextlib.ExitStack() as peers:
                 theirs = _peers(peer, config, peers) if peer else {}

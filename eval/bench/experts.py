@@ -27,7 +27,7 @@ def expert_arms(config: ModelConfig) -> dict[str, ModelConfig]:
     return {
         ACTIVE: _dense(config, experts, experts.chosen),
         FUSED: config,
-        ROUTED: config,
+        ROUTED: dataclasses.replace(config, solver=dataclasses.replace(config.solver, plan=False)),
         TOTAL: _dense(config, experts, experts.number),
     }
 
@@ -40,7 +40,6 @@ def _dense(config: ModelConfig, experts: ExpertsConfig, count: int) -> ModelConf
 def bench_experts(config: ModelConfig, device: str, rounds: int) -> None:
     """A table for each batch: latency, FLOPs and bytes of weights read of a chunk of actions."""
     policies = {name: fake_policy(arm, device) for name, arm in expert_arms(config).items()}
-    policies[ROUTED].model.fused = lambda timed, bank: timed  # type: ignore[method-assign]
     for batch in BATCHES:
         times = alternating(
             {name: partial(chunk, policy, batch) for name, policy in policies.items()},

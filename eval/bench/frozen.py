@@ -50,7 +50,7 @@ class FrozenBackbone(nn.Module):
     def __init__(self, tuned: Backbone):
         super().__init__()
         config = self.config = tuned.config
-        if config.positions == "rotary" or config.experts or config.conditioning != "adaln":
+        if config.positions == "rotary" or config.experts or config.conditioning != "adaln" or config.norm != "layer":
             raise UserError(
                 "the frozen baseline of bench train is a dense DiT that adds its positions: a preset like joint/small"
             )

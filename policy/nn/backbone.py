@@ -19,7 +19,7 @@ from .block import NORMS, Block, Modulation, modulate
 from .config import BackboneConfig
 from .experts import Bank, Experts
 from .fused import Route
-from .linear import Linear
+from .linear import Linear, working
 from .routing import TimeRouter, Usage
 
 
@@ -181,13 +181,13 @@ class Backbone(nn.Module):
         whole: give the last layer's tokens too. Of that layer others see only keys and values, and the rest of it is
         work for nothing.
         """
-        x = _working(x).unsqueeze(1)  # (B, 1, M, D)
+        x = working(x).unsqueeze(1)  # (B, 1, M, D)
         timed = self.clean() if clean is None else clean
         layers = []
         for i, block in enumerate(self.blocks):
             m = layer_modulation(timed.rows, i)
             if whole or i + 1 < len(self.blocks):
-                x, (k, v) = self._run(block, x, m, timed.route(i), rotary=rotary, usage=usage)
+                x, (k, v) = self._run(block, usage, x, m, timed.route(i), rotary=rotary)
             else:
                 k, v = block.keys_values(x, m, rotary)  # type: ignore[operator]
             layers.append((k.squeeze(2), v.squeeze(2)))
@@ -209,32 +209,31 @@ class Backbone(nn.Module):
         timed: of the G distinct times (B or 1, N, G); selector (B or 1, N, L, G), one-hot, says which of them each
         token has (None: all have the only one). mask: broadcastable to (B, 1, N, L, M + L).
         """
-        x = _working(x)
-        where = {"selector": selector, "rotary": rotary, "mask": mask, "usage": usage}
+        x = working(x)
+        where = {"selector": selector, "rotary": rotary, "mask": mask}
         for i, block in enumerate(self.blocks):
             m = Modulation(*spread(timed.rows[..., 6 * i : 6 * i + 6, :], selector))
             seen = context.layers[i] if context.layers else None
-            x, _ = self._run(block, x, m, timed.route(i), context=seen, **where)
+            x, _ = self._run(block, usage, x, m, timed.route(i), context=seen, **where)
         return x
 
     def _run(
-        self, block: nn.Module, x: Tensor, m: Modulation, route: Route | None, **where: Any
+        self, block: nn.Module, usage: list[Usage] | None, *stream: Any, **where: Any
     ) -> tuple[Tensor, KeysValues]:
+        """A block, and how its experts were used noted in `usage`."""
         if self.recompute and torch.is_grad_enabled():
-            return checkpoint(block, x, m, route, use_reentrant=False, **where)
-        return block(x, m, route, **where)
+            x, own, used = checkpoint(block, *stream, use_reentrant=False, **where)
+        else:
+            x, own, used = block(*stream, **where)
+        if usage is not None and used is not None:
+            usage.append(used)
+        return x, own
 
     def finish(self, x: Tensor, rows: Tensor, selector: Tensor | None, kind: int = 0) -> Tensor:
         """The final norm of tokens x of one kind (B, N, L, D), modulated, ready for their head."""
         first = 6 * self.config.depth + 2 * kind
         shift, scale = spread(rows[..., first : first + 2, :], selector)
         return modulate(self.final_norm(x.float()), shift, scale)
-
-
-def _working(x: Tensor) -> Tensor:
-    """Under autocast the residual stream itself is in the low precision: half the memory traffic, no casts."""
-    device = x.device.type
-    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
 def spread(rows: Tensor, selector: Tensor | None) -> tuple[Tensor, ...]:

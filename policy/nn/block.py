@@ -4,6 +4,7 @@ Modulation (Peebles and Xie 2023, DiT, §3.2) comes in ready-made as six rows a 
 alone and is computed for all layers at once (`Backbone.timed`); so does who goes through which experts.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -65,7 +66,8 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """`forward` returns the new stream (B, N, L, D) and the keys and values that a later stream may attend to."""
+    """`forward` returns the new stream (B, N, L, D), the keys and values that a later stream may attend to, and how
+    experts were used where tokens choose them."""
 
     def __init__(self, config: BackboneConfig):
         super().__init__()
@@ -81,26 +83,29 @@ class Block(nn.Module):
         route: Route | None = None,
         *,
         selector: Tensor | None = None,
-        usage: list[Usage] | None = None,
         rotary: Tensor | None = None,
         context: KeysValues | None = None,
         mask: Tensor | None = None,
-    ) -> tuple[Tensor, KeysValues]:
+    ) -> tuple[Tensor, KeysValues, Usage | None]:
         q, k, v = self.attention.project(modulate(self.norm1(x), m.attention_shift, m.attention_scale), rotary)
         x = x + m.attention_gate * self.attention(q, k, v, context=context, mask=mask)
         hidden = modulate(self.norm2(x), m.mlp_shift, m.mlp_scale)
-        return x + m.mlp_gate * self.mlp(hidden, route, selector, usage), (k, v)
+        hidden, usage = self.mlp(hidden, route, selector)
+        return x + m.mlp_gate * hidden, (k, v), usage
 
     def keys_values(self, x: Tensor, m: Modulation, rotary: Tensor | None) -> KeysValues:
         """Only what a later stream may attend to."""
         return self.attention.project(modulate(self.norm1(x), m.attention_shift, m.attention_scale), rotary)[1:]
 
 
+def present_name(name: str) -> str:
+    """A weight's name, from before the feed-forward layer was a module of its own as well."""
+    return re.sub(r"(^|blocks\.\d+\.)(up|down)\.(weight|bias)$", r"\1mlp.\2.\3", name)
+
+
 def _renamed(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Weights from before the feed-forward layer was a module of its own."""
-    for part in ("up", "down"):
-        for key in [k for k in state if k.startswith(f"{prefix}{part}.")]:
-            state[f"{prefix}mlp.{key.removeprefix(prefix)}"] = state.pop(key)
+    for key in [k for k in state if k.startswith(prefix)]:
+        state[prefix + present_name(key.removeprefix(prefix))] = state.pop(key)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

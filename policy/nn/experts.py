@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from .config import BackboneConfig
 from .fused import Fused, Route, through
-from .linear import Linear
-from .routing import Choice, Usage, by_expert, most_likely, taken, usage_of
+from .linear import Linear, working
+from .routing import Choice, Usage, Ways, by_expert, most_likely, taken, usage_of
 
 
 def _relu_squared(x: Tensor) -> Tensor:
@@ -48,7 +48,11 @@ class FeedForward(nn.Module):
         self.up, self.down = Linear(config.width, _doubled(hidden, config)), Linear(hidden, config.width)
         self.activation, self.dropout = ACTIVATIONS[config.activation], config.mlp_dropout
 
-    def forward(self, x: Tensor, *_: object) -> Tensor:
+    def forward(self, x: Tensor, *_: object) -> tuple[Tensor, None]:
+        return self.run(x), None
+
+    def run(self, x: Tensor) -> Tensor:
+        """x (..., D) → (..., D)."""
         hidden = self.activation(self.up(x))
         return self.down(F.dropout(hidden, self.dropout) if self.dropout and self.training else hidden)
 
@@ -70,7 +74,8 @@ class Stacked(nn.Module):
             parts = zip(torch.tensor_split(x, ends[:-1].tolist()), self.weight, self.bias, strict=True)
             return torch.cat([F.linear(part, weight, bias) for part, weight, bias in parts])
         weight = self.weight.to(x.dtype).transpose(-2, -1)
-        return F.grouped_mm(x, weight, offs=ends) + self.bias.to(x.dtype)[expert]
+        found = torch._grouped_mm(x, weight, offs=ends)  # pyright: ignore[reportPrivateImportUsage]
+        return found + self.bias.to(x.dtype)[expert]
 
 
 class Experts(nn.Module):
@@ -88,26 +93,31 @@ class Experts(nn.Module):
         self.activation, self.dropout = ACTIVATIONS[config.activation], config.mlp_dropout
 
     def forward(
-        self, x: Tensor, route: Route | None = None, selector: Tensor | None = None, usage: list[Usage] | None = None
-    ) -> Tensor:
-        """x (B, N, L, D). route: where time decides. selector (B or 1, N, L, G), one-hot: which of its distinct times
-        each token has, None where all have the only one. usage: gets this call's appended where tokens decide.
+        self, x: Tensor, route: Route | None = None, selector: Tensor | None = None
+    ) -> tuple[Tensor, Usage | None]:
+        """x (B, N, L, D) → the same, and how experts were used where tokens decide.
+
+        route: where time decides. selector (B or 1, N, L, G), one-hot: which of its distinct times each token has, None
+        where all have the only one.
         """
+        x = working(x)
         if route is not None and route.fused:
-            return through(route.fused, x, selector)
-        if route is not None and route.choice.experts.numel() == self.config.chosen:
-            return self._all_alike(x, route.choice)
-        tokens = x.flatten(0, 2)
+            return through(route.fused, x, selector), None
+        if route is not None and route.choice.experts.shape[:2] == (1, 1):
+            return self._by_times(x, route.choice, selector), None
         if route is not None:
-            row, expert, weight = by_expert(_of_tokens(route.choice, selector, x))
+            ways, usage = by_expert(_of_tokens(route.choice, selector, x)), None
         else:
-            row, expert, weight = self._chosen_by_tokens(x, usage)
+            ways, usage = self._chosen_by_tokens(x)
+        out = self._dispatched(x.flatten(0, 2), *ways).view_as(x)
+        return out if self.shared is None else out + self.shared.run(x), usage
+
+    def _dispatched(self, tokens: Tensor, row: Tensor, expert: Tensor, weight: Tensor) -> Tensor:
+        """Tokens (T, D) through their experts, whose rows lie together, and summed with their weights."""
         ends = torch.bincount(expert, minlength=self.config.number).cumsum(0).to(torch.int32)
         hidden = F.dropout(self.activation(self.up(tokens[row], ends, expert)), self.dropout, self.training)
         found = self.down(hidden, ends, expert)
-        found = found * weight[:, None].to(found.dtype)
-        out = found.new_zeros(tokens.shape).index_add(0, row, found).view_as(x)
-        return out if self.shared is None else out + self.shared(x)
+        return found.new_zeros(tokens.shape).index_add(0, row, found * weight[:, None].to(found.dtype))
 
     @property
     def idle(self) -> int:
@@ -115,38 +125,43 @@ class Experts(nn.Module):
         own = sum(p.numel() for stack in (self.up, self.down) for p in stack.parameters())
         return own * (self.config.number - self.config.chosen) // self.config.number
 
-    def _all_alike(self, x: Tensor, choice: Choice) -> Tensor:
-        """All tokens through the same experts: no dispatch, and shapes that exporters know."""
-        e, weight = choice.experts.flatten(), choice.weights.flatten()
-        tokens = x.flatten(0, 2)
-        hidden = self.activation(tokens @ self.up.weight[e].mT + self.up.bias[e][:, None])  # (k, B N L, H)
-        found = F.dropout(hidden, self.dropout, self.training) @ self.down.weight[e].mT + self.down.bias[e][:, None]
-        out = (found * weight[:, None, None].to(found.dtype)).sum(0).view_as(x)
-        return out if self.shared is None else out + self.shared(x)
+    def _by_times(self, x: Tensor, choice: Choice, selector: Tensor | None) -> Tensor:
+        """All samples alike, (1, 1, G, k) in all: no dispatch, and shapes that exporters know."""
+        ways = [
+            self._alike(x, experts, weights)
+            for experts, weights in zip(choice.experts[0, 0], choice.weights[0, 0], strict=True)
+        ]
+        out = ways[0] if selector is None else sum(selector[..., g, None] * way for g, way in enumerate(ways))
+        assert isinstance(out, Tensor)
+        out = out.to(x.dtype)
+        return out if self.shared is None else out + self.shared.run(x)
 
-    def _chosen_by_tokens(self, x: Tensor, usage: list[Usage] | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows, experts and weights (R,), sorted by expert."""
+    def _alike(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
+        """All tokens through the same experts (k,)."""
+        up, down = (
+            (stack.weight[experts].to(x.dtype), stack.bias[experts].to(x.dtype)) for stack in (self.up, self.down)
+        )
+        hidden = self.activation(x.flatten(0, 2) @ up[0].mT + up[1][:, None])  # (k, B N L, H)
+        found = F.dropout(hidden, self.dropout, self.training) @ down[0].mT + down[1][:, None]
+        return (found * weights[:, None, None].to(found.dtype)).sum(0).view_as(x)
+
+    def _chosen_by_tokens(self, x: Tensor) -> tuple[Ways, Usage]:
         assert self.router is not None
         config, logits = self.config, self.router(x).float()
         probabilities = logits.softmax(-1)
         if config.router == "token":
-            row, expert, weight = by_expert(most_likely(probabilities.flatten(0, 2), config))
+            ways = by_expert(most_likely(probabilities.flatten(0, 2), config))
         else:
-            row, expert, weight = taken(probabilities, config)
-        if usage is not None:
-            usage.append(usage_of(probabilities, expert, logits))
-        return row, expert, weight
+            ways = taken(probabilities, config)
+        return ways, usage_of(probabilities, ways[1], logits)
 
     def ways(self, x: Tensor, route: Route | None = None, selector: Tensor | None = None) -> Tensor:
         """The share of each token's ways that goes through each expert, (B, N, L, E)."""
-        if route is not None:
-            row, expert, _ = by_expert(_of_tokens(route.choice, selector, x))
-        else:
-            row, expert, _ = self._chosen_by_tokens(x, None)
+        by_time = route is not None
+        row, expert, _ = by_expert(_of_tokens(route.choice, selector, x)) if by_time else self._chosen_by_tokens(x)[0]
         count = x.new_zeros(x[..., 0].numel(), self.config.number)
-        return (count.index_put((row, expert), x.new_ones(()), accumulate=True) / self.config.chosen).view(
-            *x.shape[:3], -1
-        )
+        share = count.index_put((row, expert), x.new_ones(()), accumulate=True) / self.config.chosen
+        return share.view(*x.shape[:3], -1)
 
     def fuse(self, experts: Sequence[int]) -> Fused:
         """These experts, and the shared ones, as one dense layer."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .linear import Linear
+from .linear import Linear, is_packed
 from .routing import Choice
 
 
@@ -43,7 +43,9 @@ class Fused(nn.Module):
 
     @property
     def nbytes(self) -> int:
-        return sum(t.nbytes for t in (self.up.weight, self.up.bias, self.down.weight))
+        """Of its weights, and on a CPU of their packed copies."""
+        weights = self.up.weight.nbytes + self.down.weight.nbytes
+        return self.up.bias.nbytes + weights * (2 if is_packed(self.up.weight) else 1)
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> Linear:

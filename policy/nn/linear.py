@@ -66,6 +66,11 @@ def _has_packed() -> bool:
 _HAS_PACKED = _has_packed()
 
 
+def is_packed(weight: Tensor) -> bool:
+    """Does inference with it keep a packed copy?"""
+    return _HAS_PACKED and weight.device.type == "cpu" and weight.dtype == torch.float32
+
+
 @contextlib.contextmanager
 def unpacked() -> Iterator[None]:
     """Plain products, for who counts them: counters do not know the packed ones."""
@@ -75,3 +80,9 @@ def unpacked() -> Iterator[None]:
         yield
     finally:
         _HAS_PACKED = before
+
+
+def working(x: Tensor) -> Tensor:
+    """Under autocast the residual stream itself is in the low precision: half the memory traffic, no casts."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x

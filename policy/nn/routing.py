@@ -25,6 +25,10 @@ class Usage(NamedTuple):
     z: Tensor
 
 
+Ways = tuple[Tensor, Tensor, Tensor]
+"""Rows, experts and weights (R,) of all ways of tokens through experts, sorted by expert."""
+
+
 class TimeRouter(nn.Module):
     """The choice of every layer from the embedded time alone: a two-layer MLP each (MoDE, §3.2)."""
 
@@ -75,7 +79,7 @@ def most_likely(probabilities: Tensor, config: ExpertsConfig, score: Tensor | No
     return Choice(experts, weights / weights.sum(-1, keepdim=True) if config.renormalise else weights)
 
 
-def taken(probabilities: Tensor, config: ExpertsConfig) -> tuple[Tensor, Tensor, Tensor]:
+def taken(probabilities: Tensor, config: ExpertsConfig) -> Ways:
     """Each expert takes the tokens of a sequence (B, N, L, E) that want it most, k/E of them (Zhou et al. 2022)."""
     length = probabilities.shape[2]
     each = max(1, round(length * config.chosen / config.number))
@@ -85,7 +89,7 @@ def taken(probabilities: Tensor, config: ExpertsConfig) -> tuple[Tensor, Tensor,
     return tuple(values.permute(2, 0, 1).flatten() for values in (row, expert, weight))  # type: ignore[return-value]
 
 
-def by_expert(choice: Choice) -> tuple[Tensor, Tensor, Tensor]:
+def by_expert(choice: Choice) -> Ways:
     """Choices (T, k) as rows, experts and weights (T k,), sorted by expert, so that each one's tokens lie together."""
     k = choice.experts.shape[-1]
     order = choice.experts.flatten().argsort(stable=True)

@@ -22,12 +22,21 @@ def test_numbers_by_hand():
     assert kinds["max_load"] == 2
 
 
-@pytest.mark.parametrize("layout", ["tokens", "sequence"])
-@pytest.mark.parametrize("router", ["time", "token", "expert_choice"])
+@pytest.mark.parametrize(
+    ("layout", "router"),
+    [("tokens", "time"), ("tokens", "token"), ("tokens", "expert_choice"), ("sequence", "time"), ("sequence", "token")],
+)
 def test_usage_of_a_policy(make_policy, preset, layout, router, tmp_path):
     backbone = dataclasses.replace(preset.backbone, experts=ExpertsConfig(router=router))
     policy = make_policy(
-        dataclasses.replace(preset, layout=layout, times="shared", backbone=backbone, draws={"joint": 1})
+        dataclasses.replace(
+            preset,
+            layout=layout,
+            times="shared",
+            backbone=backbone,
+            draws={"joint": 1},
+            coupling="full" if layout == "tokens" else "action_blind",
+        )
     )
     batch = fake_batch(policy.embodiment, size=4, n_obs_steps=2, horizon=6, n_future=2)
     usage = expert_usage(policy, dataclasses.replace(batch, task=torch.zeros(4, dtype=torch.int64)))

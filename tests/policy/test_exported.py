@@ -13,7 +13,7 @@ from foreact.envs.errors import UserError
 from foreact.eval.export import export as export_checkpoint
 from foreact.policy import load_policy
 from foreact.policy.checkpoint import write_policy
-from foreact.policy.config import SolverConfig
+from foreact.policy.config import Process, SolverConfig
 from foreact.policy.inputs import observe, unbatched
 from foreact.policy.nn.config import ExpertsConfig
 from foreact.policy.runtimes import FOLDER, Exported
@@ -45,7 +45,8 @@ def exported(request, make_policy, preset, tmp_path_factory):
             time="log_sigma",
             experts=ExpertsConfig(),
         )
-        config = dataclasses.replace(config, layout="sequence", backbone=mode)
+        process = Process(path="edm_mode", target="edm", times="log_logistic")
+        config = dataclasses.replace(config, layout="sequence", backbone=mode, action_process=process)
     if request.param == "experts":
         config = dataclasses.replace(config, backbone=dataclasses.replace(backbone, experts=ExpertsConfig(shared=1)))
     policy, folder = make_policy(config), tmp_path_factory.mktemp(request.param)

@@ -8,6 +8,7 @@ import torch
 from foreact.data.batch import fake_batch
 from foreact.envs.errors import UserError
 from foreact.policy.config import ImageConfig, Process, SolverConfig
+from foreact.policy.diffusion.path import PATHS, input_scale
 from foreact.policy.inputs import unbatched
 from foreact.policy.loss import objective
 from foreact.policy.nn.config import BackboneConfig, ExpertsConfig
@@ -99,7 +100,7 @@ def test_a_plan_holds_a_fused_layer_for_each_step_and_pair(make_policy, mode):
     assert all(len(layer) == 1 for layer in layers)
     distinct = len(set().union(*layers))
     hidden = 2 * 4 * 32  # two experts
-    one = 4 * (2 * hidden * 32 + 2 * hidden + hidden * 32)
+    one = 4 * (2 * (2 * hidden * 32 + hidden * 32) + 2 * hidden)  # weights twice: CPUs keep them packed as well
     assert plan.nbytes == sum(timed.rows.nbytes for timed in plan.steps) + distinct * one
     assert 2 <= distinct <= 12
 
@@ -131,20 +132,47 @@ def test_the_sequence_is_causal(make_policy, mode):
     assert not torch.allclose(before[:, :, 4:], after[:, :, 4:])
 
 
-@pytest.mark.parametrize("ablation", [{"noise_token": False}, {"conditioning": "none"}, {"conditioning": "adaln"}])
-def test_each_way_in_of_the_noise_can_be_left_out(make_policy, mode, ablation):
-    backbone = dataclasses.replace(mode.backbone, **{k: v for k, v in ablation.items() if k == "conditioning"})
-    rest = {k: v for k, v in ablation.items() if k != "conditioning"}
-    policy = make_policy(dataclasses.replace(mode, backbone=backbone, **rest))
-    encoding = policy.model.encode(observed(policy))
-    x = torch.randn(2, 1, 6, 4)
+@pytest.mark.parametrize(
+    ("token", "conditioning", "tells"),
+    [(False, "none", False), (True, "none", True), (False, "attention", True), (False, "adaln", True)],
+)
+def test_each_way_in_tells_the_noise(make_policy, mode, token, conditioning, tells):
+    """With dense layers, and values that look the same at both times."""
+    backbone = dataclasses.replace(mode.backbone, conditioning=conditioning, experts=None)
+    policy = make_policy(dataclasses.replace(mode, backbone=backbone, noise_token=token))
+    encoding, x = policy.model.encode(observed(policy)), torch.randn(2, 1, 6, 4)
     with torch.no_grad():
-        found = [
-            policy.model.denoise({"action": Segment(x / scale, torch.full((2, 1), t))}, encoding)["action"]
-            for t, scale in ((0.2, 1.0), (0.7, 1.0))
-        ]
-    assert not torch.allclose(*found)  # the others still tell it
-    assert ask(policy, "policy").actions.shape == (3, 6, 4)
+        found = []
+        for t in (0.2, 0.7):
+            scale = input_scale("edm", PATHS["edm_mode"], t)
+            found.append(
+                policy.model.denoise({"action": Segment(x / scale, torch.full((2, 1), t))}, encoding)["action"]
+            )
+    assert torch.allclose(*found, atol=1e-6) != tells
+
+
+def test_observed_frames_are_seen_by_actions_before_them(make_policy, mode):
+    policy = make_policy(mode)
+    encoding, x = policy.model.encode(observed(policy)), torch.randn(2, 1, 6, 4)
+    shape = policy.model.segments["future"]
+    found = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        frames = torch.randn(2, 1, shape.tokens, shape.width)
+        segments = {
+            "action": Segment(x, torch.full((2, 1), 0.5)),
+            "future": Segment(frames, torch.zeros(2, 1), observed=True),
+        }
+        with torch.no_grad():
+            found.append(
+                policy.model.denoise(segments, dataclasses.replace(encoding, beside=_beside(policy)))["action"]
+            )
+    assert not torch.allclose(*found)
+
+
+def _beside(policy):
+    shape = policy.model.segments["future"]
+    return {"future": torch.zeros(2, shape.tokens, shape.channels)}
 
 
 def test_an_instruction_that_is_not_told_changes_nothing(make_policy, mode):
@@ -174,6 +202,13 @@ def test_images_through_residual_networks(make_policy, mode):
 def test_what_does_not_fit_is_refused(mode):
     with pytest.raises(UserError, match="in the sequence of what it denoises, so there is nothing to cache"):
         dataclasses.replace(mode, solver=dataclasses.replace(mode.solver, cache=True))
+    with pytest.raises(UserError, match="coupling 'full' is not possible"):
+        dataclasses.replace(mode, coupling="full")
+    with pytest.raises(UserError, match="is causal"):
+        dataclasses.replace(mode, draws={"animate": 1})
+    choosing = dataclasses.replace(mode.backbone, experts=ExpertsConfig(router="expert_choice"))
+    with pytest.raises(UserError, match="every token sees every other"):
+        dataclasses.replace(mode, backbone=choosing)
     with pytest.raises(UserError, match="goal_dropout is a share"):
         dataclasses.replace(mode, goal_dropout=1.0)
     with pytest.raises(UserError, match="not steered by the instruction"):
@@ -184,7 +219,7 @@ def test_what_does_not_fit_is_refused(mode):
 def test_other_routers_act_and_learn(make_policy, joint, router):
     experts = ExpertsConfig(router=router, chosen=1 if router == "split" else 2, shared=1, z=0.001)
     backbone = dataclasses.replace(joint.backbone, experts=experts)
-    policy = make_policy(dataclasses.replace(joint, backbone=backbone))
+    policy = make_policy(dataclasses.replace(joint, backbone=backbone, coupling="full"))
     policy.model.train()
     losses = loss_of(policy)
     assert ("balance" in losses.parts) == (router != "split")

@@ -16,8 +16,10 @@ from foreact.data.video import write_video
 from foreact.envs.errors import UserError
 from foreact.policy import checkpoint, load_policy, train
 from foreact.policy.fitting import TrainConfig, learning_rate
+from foreact.policy.nn.config import ExpertsConfig
 from foreact.policy.run_folder import read_metrics
 from foreact.policy.trainer import Trainer
+from safetensors.torch import save_file
 
 SHORT = TrainConfig(
     steps=4, batch_size=3, warmup=2, align=0.5, image_shift=2, held_out=0.3, log_every=1, val_every=2, save_every=2,
@@ -34,7 +36,16 @@ def small(preset):
     return dataclasses.replace(preset, instruction="table")
 
 
-def test_two_steps_then_resume_equals_four(store, small, tmp_path):
+@pytest.fixture
+def dropping(small):
+    """Experts that are drawn, and dropout, which draws from PyTorch's own generator."""
+    backbone = dataclasses.replace(small.backbone, experts=ExpertsConfig(), attention_dropout=0.2, mlp_dropout=0.2)
+    return dataclasses.replace(small, backbone=backbone)
+
+
+@pytest.mark.parametrize("kind", ["small", "dropping"])
+def test_two_steps_then_resume_equals_four(store, request, kind, tmp_path):
+    small = request.getfixturevalue(kind)
     whole = train(store, small, SHORT, tmp_path / "whole", progress=False)
 
     class Stop(Exception):
@@ -54,6 +65,36 @@ def test_two_steps_then_resume_equals_four(store, small, tmp_path):
         a, b = (checkpoint.load_file(checkpoint.find_checkpoint(r) / f"{name}.safetensors") for r in (whole, part))
         assert a.keys() == b.keys()
         assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_run_from_before_weights_were_renamed_goes_on(store, small, tmp_path):
+    whole = train(store, small, SHORT, tmp_path / "whole", progress=False)
+    half = tmp_path / "half"
+    train(store, small, dataclasses.replace(SHORT, steps=2), half, progress=False)
+    about = json.loads((half / "run.json").read_text())
+    about["config"]["train"]["steps"] = 4
+    del about["config"]["model"]["noise_token"], about["config"]["model"]["backbone"]["experts"]
+    (half / "run.json").write_text(json.dumps(about))
+    for file in checkpoint.find_checkpoint(half).rglob("*.safetensors"):
+        tensors = checkpoint.load_file(file)
+        save_file({name.replace(".mlp.", "."): value for name, value in tensors.items()}, file)
+    assert losses(train(store, small, SHORT, half, progress=False))[:2] == losses(whole)[:2]
+    assert losses(half)[2] == pytest.approx(losses(whole)[2], rel=0.2)  # the rate fell in two steps, not in four
+
+
+def test_a_policy_begins_from_another(store, small, dropping, tmp_path):
+    dense = train(store, small, SHORT, tmp_path / "dense", progress=False)
+    still = dataclasses.replace(SHORT, steps=1, lr=0.0)
+    firsts = []
+    for name, preset in (("again", small), ("experts", dropping)):
+        backbone = dataclasses.replace(preset.backbone, attention_dropout=0.0, mlp_dropout=0.0)
+        preset = dataclasses.replace(preset, backbone=backbone, draws={"policy": 2})  # of one query: the same noise
+        run = train(store, preset, still, tmp_path / name, init=dense, progress=False)
+        firsts.append(read_metrics(run / "metrics.jsonl")[0]["loss/action"])
+    assert firsts[0] == pytest.approx(firsts[1], rel=1e-5)
+    other = dataclasses.replace(small, backbone=dataclasses.replace(small.backbone, activation="silu"))
+    with pytest.raises(UserError, match=r"differ in model\.backbone\.activation: gelu and silu"):
+        train(store, other, still, tmp_path / "other", init=dense, progress=False)
 
 
 def test_mean_frames_travel_with_the_checkpoint(store, small, tmp_path):

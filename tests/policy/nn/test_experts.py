@@ -29,7 +29,7 @@ def one(experts: Experts, e: int, x: torch.Tensor) -> torch.Tensor:
 
 
 def by_hand(experts: Experts, x: torch.Tensor, choice: Choice) -> torch.Tensor:
-    out = torch.zeros_like(x) if experts.shared is None else experts.shared(x)
+    out = torch.zeros_like(x) if experts.shared is None else experts.shared.run(x)
     for k in range(choice.experts.shape[-1]):
         for e in range(experts.config.number):
             mine = (choice.experts[..., k] == e) * choice.weights[..., k]
@@ -44,12 +44,12 @@ def test_grouped_dispatch_is_the_sum_of_the_chosen_experts(activation, shared):
     experts, x = Experts(config(activation=activation, shared=shared)), torch.randn(3, 2, 5, D)
     which = torch.rand(3, 2, 5, 4).topk(2).indices
     choice = Choice(which, torch.rand(which.shape))
-    torch.testing.assert_close(experts(x, Route(choice)), by_hand(experts, x, choice), rtol=0, atol=1e-6)
+    torch.testing.assert_close(experts(x, Route(choice))[0], by_hand(experts, x, choice), rtol=0, atol=1e-6)
 
 
 def test_an_expert_that_nobody_takes_costs_nothing_and_has_no_gradient():
     experts, x = Experts(config()), torch.randn(1, 1, 3, D)
-    experts(x, Route(Choice(torch.tensor([[[[1, 3]]]]), torch.ones(1, 1, 1, 2)))).sum().backward()
+    experts(x, Route(Choice(torch.tensor([[[[1, 3]]]]), torch.ones(1, 1, 1, 2))))[0].sum().backward()
     assert experts.up.weight.grad is not None
     assert [bool(g.abs().sum() > 0) for g in experts.up.weight.grad] == [False, True, False, True]
 
@@ -62,7 +62,7 @@ def test_gradients_are_those_of_the_plain_formula():
     weights = probabilities.gather(-1, which)
     choice = Choice(which, weights / weights.sum(-1, keepdim=True))
     found = []
-    for out in (experts(x), by_hand(experts, x, choice)):
+    for out in (experts(x)[0], by_hand(experts, x, choice)):
         experts.zero_grad()
         out.square().sum().backward(retain_graph=True)
         found.append([p.grad.clone() for p in experts.parameters()])
@@ -71,10 +71,10 @@ def test_gradients_are_those_of_the_plain_formula():
 
 def test_each_expert_takes_its_share_of_every_sequence():
     experts, x = Experts(config(router="expert_choice")), torch.randn(2, 3, 8, D)
-    usage: list[Usage] = []
-    out = experts(x, usage=usage)
-    torch.testing.assert_close(usage[0].load, torch.full((4,), 0.25))
-    torch.testing.assert_close(out[1:, 2:], experts(x[1:, 2:]))  # another sequence changes nothing
+    out, usage = experts(x)
+    assert usage is not None
+    torch.testing.assert_close(usage.load, torch.full((4,), 0.25))
+    torch.testing.assert_close(out[1:, 2:], experts(x[1:, 2:])[0])  # another sequence changes nothing
 
 
 @pytest.mark.parametrize("shared", [0, 1])
