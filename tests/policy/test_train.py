@@ -43,7 +43,7 @@ def dropping(small):
     return dataclasses.replace(small, backbone=backbone)
 
 
-@pytest.mark.parametrize("kind", ["small", "dropping"])
+@pytest.mark.parametrize("kind", [pytest.param("small", marks=pytest.mark.slow), "dropping"])
 def test_two_steps_then_resume_equals_four(store, request, kind, tmp_path):
     small = request.getfixturevalue(kind)
     whole = train(store, small, SHORT, tmp_path / "whole", progress=False)
