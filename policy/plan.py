@@ -46,7 +46,7 @@ class StepPlan:
         bank = Bank() if bank is None else bank
         timed = model.timed(torch.stack(steps), encoding.condition)
         planned = [model.fused(timed[i], bank) for i in range(len(steps))]
-        return cls(times, planned, plan_key(model, segments, encoding, times))
+        return cls(times, planned, plan_key(segments, encoding, times))
 
     def at(self, step: int, t: Mapping[str, float]) -> Timed:
         """What one evaluation takes. Raises `UserError` where the grid is another."""
@@ -64,20 +64,24 @@ class StepPlan:
         return sum(timed.rows.nbytes for timed in self.steps) + sum(layer.nbytes for layer in fused.values())
 
 
-def plan_key(model: Denoiser, segments: Mapping[str, Segment], encoding: Encoding, times: Times) -> tuple:
-    """What a plan depends on, weights included: a plan with the same key is the same plan."""
+def plan_key(segments: Mapping[str, Segment], encoding: Encoding, times: Times) -> tuple:
+    """What a plan depends on beside the weights, which `Plans` follows: with the same key it is the same plan."""
     kinds = tuple((name, s.observed, s.clean is not None, float(s.t.flatten()[0])) for name, s in segments.items())
     condition = None if encoding.condition is None else encoding.condition.cpu().numpy().tobytes()
-    return kinds, tuple(tuple(t.items()) for t in times), condition, model.backbone.timed_version()
+    return kinds, tuple(tuple(t.items()) for t in times), condition
 
 
 class Plans:
     """The last plan of each query, made anew when what it depends on changes: grid, instruction, weights."""
 
     def __init__(self):
+        self._version: tuple = ()
+        self._forget()
+
+    def _forget(self) -> None:
         self._kept: dict[tuple, StepPlan] = {}
         self._clean: Timed | None = None
-        self._bank, self._version = Bank(), ()
+        self._bank = Bank()
 
     def clean(self, model: Denoiser) -> Timed:
         """What observed tokens take, whose time is always 0."""
@@ -90,7 +94,7 @@ class Plans:
         """The plan of a query whose segments are these at the first evaluation."""
         self._follow(model)
         which = (*((name, s.observed) for name, s in segments.items()), *times[0])
-        key = plan_key(model, segments, encoding, times)
+        key = plan_key(segments, encoding, times)
         if which not in self._kept or self._kept[which].key != key:
             self._kept[which] = StepPlan.make(model, segments, encoding, times, self._bank)
         return self._kept[which]
@@ -99,5 +103,5 @@ class Plans:
         """Forget what was made of other weights."""
         version = model.backbone.timed_version()
         if version != self._version:
-            self.__init__()
+            self._forget()
             self._version = version
