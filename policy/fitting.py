@@ -38,7 +38,8 @@ class TrainConfig:
     store without such state · image_shift: largest random shift [pixels] · state_noise: standard deviation of noise on
     the normalised state; in demonstrations it tells what comes next, and a policy that trusts it stops looking (causal
     confusion, de Haan et al. 2019) · early: how much likelier the first `early_steps` steps of an episode are drawn ·
-    accumulate: batches for one update · recompute: less memory for a third more time (activation checkpointing) ·
+    accumulate: batches for one update · lora: rank of the change to a trained backbone's weights, 0 to train them whole
+    (`nn.lora`) · recompute: less memory for a third more time (activation checkpointing) ·
     reader: of frames, one of `dataset.READERS` · every: 0 for never.
     """
 
@@ -56,6 +57,7 @@ class TrainConfig:
     state_noise: float = 0.0
     early: float = 1.0
     early_steps: int = 10
+    lora: int = 0
     held_out: float = 0.1
     seed: int = 0
     device: str = "auto"
@@ -74,6 +76,8 @@ class TrainConfig:
             positive(name, getattr(self, name))
         choose(self.schedule, ("cosine", "constant"), "learning-rate schedule")
         choose(self.reader, READERS, "reader of frames")
+        if self.lora < 0:
+            raise UserError(f"lora is a rank, 0 to train all weights, got {self.lora}")
         if self.state_noise < 0:
             raise UserError(f"state_noise is a standard deviation, at least 0, got {self.state_noise}")
         if not 0 < self.held_out < 1:

@@ -91,6 +91,8 @@ def _trainer(
         raise UserError(f"model {model.name!r}, teacher {teacher}: model=distill and teacher=RUN go together")
     if init is not None and not isinstance(model, ModelConfig):
         raise UserError(f"init={init}: a policy begins from another; model {model.name!r} is none")
+    if config.lora and init is None:
+        raise UserError(f"lora={config.lora} changes the weights of a trained policy; name its run: init=RUN")
     if isinstance(model, TokenizerConfig):
         return TokenizerTrainer(data, model, config), model
     if isinstance(model, DistillConfig):

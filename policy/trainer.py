@@ -24,6 +24,7 @@ from .labels import labels_of
 from .latents import latents_of
 from .loss import Alignment, Losses, objective
 from .model import Model
+from .nn.lora import merged, patch
 from .nn.upcycle import upcycled
 from .policy import Policy
 from .sentences import Sentences
@@ -72,6 +73,8 @@ class Trainer(Fitting[Model]):
         # The policy holds the averaged weights, which act; `model` the ones that learn.
         network, besides = copy.deepcopy(self.policy.model).train(), {}
         network.backbone.recompute = config.recompute
+        if config.lora:
+            patch(network.backbone, config.lora)
         self.alignment = None
         if config.align > 0 and not mixture.main.has_privileged:
             log.warning("align=%g does nothing: %s has no simulator state", config.align, mixture.main.path)
@@ -99,7 +102,7 @@ class Trainer(Fitting[Model]):
 
     def averaged(self) -> Policy:
         """The policy with the averaged weights of now."""
-        self.ema.copy_to(self.policy.model)
+        self.policy.model.load_state_dict(merged(self.ema.tensors()))
         return self.policy
 
     def write(self, folder: Path) -> None:

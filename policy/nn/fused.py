@@ -39,7 +39,9 @@ class Fused(nn.Module):
         return scale, bias if self.base is None else bias + self.base
 
     def forward(self, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-        return self.down(self.activation(self.up(x)) * scale) + bias
+        hidden = self.activation(self.up(x))
+        out = self.down(hidden * scale.to(hidden.dtype))  # in the precision of the stream, as routed
+        return out + bias.to(out.dtype)
 
     @property
     def nbytes(self) -> int:

@@ -106,11 +106,13 @@ def test_a_plan_holds_a_fused_layer_for_each_step_and_pair(make_policy, mode):
 
 
 def test_training_draws_experts_and_logs_their_losses(make_policy, mode):
-    policy = make_policy(mode)
+    experts = dataclasses.replace(EXPERTS, prior=0.3, z=0.001)
+    policy = make_policy(dataclasses.replace(mode, backbone=dataclasses.replace(mode.backbone, experts=experts)))
     policy.model.train()
     losses = loss_of(policy)
-    assert set(losses.parts) == {"action", "future", "balance"}
-    weighted = losses.parts["action"] + losses.parts["future"] + EXPERTS.balance * losses.parts["balance"]
+    weights = {"action": 1.0, "future": 1.0, "balance": 0.01, "prior": 0.3, "z": 0.001}
+    assert losses.parts.keys() == weights.keys()
+    weighted = sum(weights[name] * part for name, part in losses.parts.items())
     torch.testing.assert_close(losses.total.detach(), weighted)
     losses.total.backward()
     for block in policy.model.backbone.blocks:

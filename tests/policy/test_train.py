@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -95,6 +96,27 @@ def test_a_policy_begins_from_another(store, small, dropping, tmp_path):
     other = dataclasses.replace(small, backbone=dataclasses.replace(small.backbone, activation="silu"))
     with pytest.raises(UserError, match=r"differ in model\.backbone\.activation: gelu and silu"):
         train(store, other, still, tmp_path / "other", init=dense, progress=False)
+
+
+def test_a_patched_policy_acts_like_any_other(store, small, dropping, tmp_path):
+    """Weights change by little of low rank, what is around the backbone freely, and the run goes on exactly."""
+    dense = train(store, small, SHORT, tmp_path / "dense", progress=False)
+    patched = dataclasses.replace(SHORT, lora=2, lr=0.01)
+    whole = train(store, dropping, patched, tmp_path / "whole", init=dense, progress=False)
+    begun = tmp_path / "half"
+    shutil.copytree(whole, begun)
+    shutil.rmtree(max((begun / "checkpoints").glob("0*")))
+    (begun / "checkpoints" / "latest").write_text("00000002")
+    assert losses(train(store, dropping, patched, begun, init=dense, progress=False)) == losses(whole)
+
+    before, after = (dict(load_policy(run, "cpu").model.named_parameters()) for run in (dense, whole))
+    name = "backbone.blocks.0.attention.out"
+    change = (after[f"{name}.weight"] - before[f"{name}.weight"]).detach()
+    assert torch.linalg.matrix_rank(change, rtol=1e-4) == 2
+    assert torch.equal(after[f"{name}.bias"], before[f"{name}.bias"])
+    assert any(not torch.equal(after[n], before[n]) for n in before if not n.startswith("backbone."))
+    with pytest.raises(UserError, match=r"lora=2 changes the weights of a trained policy; name its run: init=RUN"):
+        train(store, small, patched, tmp_path / "alone", progress=False)
 
 
 def test_mean_frames_travel_with_the_checkpoint(store, small, tmp_path):
