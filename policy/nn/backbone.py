@@ -7,6 +7,7 @@ solver step of a control step and every noise draw of a training sample.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -62,6 +63,18 @@ class Timed:
         """Of one of the times along the first axis."""
         embedded = None if self.embedded is None else self.embedded[step]
         return Timed(self.rows[step], embedded, [route[step] for route in self.routes])
+
+    @cached_property
+    def layers(self) -> Sequence[Modulation]:
+        """Modulation of each layer where there is one time; a plan keeps it."""
+        rows = self.rows.unbind(-2)
+        return [Modulation.of(rows[i : i + 6]) for i in range(0, len(rows) // 6 * 6, 6)]
+
+    def modulation(self, layer: int, selector: Tensor | None) -> Modulation:
+        """Of the tokens in one layer."""
+        if selector is None:
+            return self.layers[layer]
+        return Modulation.of(spread(self.rows[..., 6 * layer : 6 * layer + 6, :], selector))
 
     def route(self, layer: int) -> Route | None:
         return self.routes[layer] if self.routes else None
@@ -185,7 +198,7 @@ class Backbone(nn.Module):
         timed = self.clean() if clean is None else clean
         layers = []
         for i, block in enumerate(self.blocks):
-            m = layer_modulation(timed.rows, i)
+            m = timed.modulation(i, None)
             if whole or i + 1 < len(self.blocks):
                 x, (k, v) = self._run(block, usage, x, m, timed.route(i), rotary=rotary)
             else:
@@ -212,7 +225,7 @@ class Backbone(nn.Module):
         x = working(x)
         where = {"selector": selector, "rotary": rotary, "mask": mask}
         for i, block in enumerate(self.blocks):
-            m = Modulation(*spread(timed.rows[..., 6 * i : 6 * i + 6, :], selector))
+            m = timed.modulation(i, selector)
             seen = context.layers[i] if context.layers else None
             x, _ = self._run(block, usage, x, m, timed.route(i), context=seen, **where)
         return x
@@ -233,7 +246,7 @@ class Backbone(nn.Module):
         """The final norm of tokens x of one kind (B, N, L, D), modulated, ready for their head."""
         first = 6 * self.config.depth + 2 * kind
         shift, scale = spread(rows[..., first : first + 2, :], selector)
-        return modulate(self.final_norm(x.float()), shift, scale)
+        return modulate(self.final_norm, x.float(), shift, 1 + scale)
 
 
 def spread(rows: Tensor, selector: Tensor | None) -> tuple[Tensor, ...]:
@@ -244,10 +257,6 @@ def spread(rows: Tensor, selector: Tensor | None) -> tuple[Tensor, ...]:
         -2
     )  # a product, because the backward pass of indexing is slow on CPU
     return per_token.unflatten(-1, rows.shape[-2:]).unbind(-2)
-
-
-def layer_modulation(rows: Tensor, layer: int) -> Modulation:
-    return Modulation(*spread(rows[..., 6 * layer : 6 * layer + 6, :], None))
 
 
 def log_sigma(t: Tensor) -> Tensor:

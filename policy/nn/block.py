@@ -5,10 +5,10 @@ alone and is computed for all layers at once (`Backbone.timed`); so does who goe
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from einops import rearrange
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import KeysValues, attend
@@ -21,7 +21,7 @@ from .routing import Usage
 
 
 class Modulation(NamedTuple):
-    """Scale, shift and gate of the two sub-layers; each (B or 1, N or 1, L or 1, D)."""
+    """Shift, scale (about 1) and gate of the two sub-layers; each (B or 1, N or 1, L or 1, D)."""
 
     attention_shift: Tensor
     attention_scale: Tensor
@@ -29,6 +29,12 @@ class Modulation(NamedTuple):
     mlp_shift: Tensor
     mlp_scale: Tensor
     mlp_gate: Tensor
+
+    @classmethod
+    def of(cls, rows: Sequence[Tensor]) -> "Modulation":
+        """Of six rows as the network tells them, whose scales are about 0."""
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = rows
+        return cls(shift, 1 + scale, gate, mlp_shift, 1 + mlp_scale, mlp_gate)
 
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
@@ -54,7 +60,8 @@ class Attention(nn.Module):
 
     def project(self, x: Tensor, rotary: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of x (B, N, L, D), each (B, H, N, L, C)."""
-        q, k, v = rearrange(self.qkv(x), "b n l (three h c) -> three b h n l c", three=3, h=self.heads)
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # an einops pattern takes longer here than its work
+        q, k, v = qkv.permute(3, 0, 4, 1, 2, 5).unbind(0)
         q, k = self.q_norm(q), self.k_norm(k)
         if rotary is not None:
             q, k = rotate(q, rotary), rotate(k, rotary)
@@ -62,7 +69,8 @@ class Attention(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, **where: Any) -> Tensor:
         dropout = self.dropout if self.training else 0.0
-        return self.out(rearrange(attend(q, k, v, dropout=dropout, **where), "b h n l c -> b n l (h c)"))
+        mixed = attend(q, k, v, dropout=dropout, **where)  # (B, H, N, L, C)
+        return self.out(mixed.permute(0, 2, 3, 1, 4).flatten(-2))
 
 
 class Block(nn.Module):
@@ -87,15 +95,17 @@ class Block(nn.Module):
         context: KeysValues | None = None,
         mask: Tensor | None = None,
     ) -> tuple[Tensor, KeysValues, Usage | None]:
-        q, k, v = self.attention.project(modulate(self.norm1(x), m.attention_shift, m.attention_scale), rotary)
+        q, k, v = self._project(x, m, rotary)
         x = x + m.attention_gate * self.attention(q, k, v, context=context, mask=mask)
-        hidden = modulate(self.norm2(x), m.mlp_shift, m.mlp_scale)
-        hidden, usage = self.mlp(hidden, route, selector)
+        hidden, usage = self.mlp(modulate(self.norm2, x, m.mlp_shift, m.mlp_scale), route, selector)
         return x + m.mlp_gate * hidden, (k, v), usage
 
     def keys_values(self, x: Tensor, m: Modulation, rotary: Tensor | None) -> KeysValues:
         """Only what a later stream may attend to."""
-        return self.attention.project(modulate(self.norm1(x), m.attention_shift, m.attention_scale), rotary)[1:]
+        return self._project(x, m, rotary)[1:]
+
+    def _project(self, x: Tensor, m: Modulation, rotary: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        return self.attention.project(modulate(self.norm1, x, m.attention_shift, m.attention_scale), rotary)
 
 
 def present_name(name: str) -> str:
@@ -108,5 +118,8 @@ def _renamed(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> 
         state[prefix + present_name(key.removeprefix(prefix))] = state.pop(key)
 
 
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    return x * (1 + scale) + shift
+def modulate(norm: nn.Module, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """norm(x) · scale + shift; in one pass where a row is of all tokens and the norm has no weights of its own."""
+    if isinstance(norm, nn.LayerNorm) and scale.numel() == x.shape[-1] and scale.dtype == x.dtype:
+        return F.layer_norm(x, x.shape[-1:], scale.flatten(), shift.flatten(), norm.eps)
+    return norm(x) * scale + shift
