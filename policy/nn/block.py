@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -37,9 +38,21 @@ class Modulation(NamedTuple):
         return cls(shift, 1 + scale, gate, mlp_shift, 1 + mlp_scale, mlp_gate)
 
 
+class RMSNorm(nn.RMSNorm):
+    """PyTorch's, which on CPUs has no one kernel for weights of another precision and warns; this is faster there."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype == self.weight.dtype:
+            return super().forward(x)
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        eps = torch.finfo(torch.float32).eps if self.eps is None else self.eps
+        scale = (norm.square() / x.shape[-1] + eps).rsqrt()
+        return x * scale.to(x.dtype) * self.weight.to(x.dtype)
+
+
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "layer": lambda width: nn.LayerNorm(width, elementwise_affine=False),
-    "rms": nn.RMSNorm,
+    "rms": RMSNorm,
 }
 """Norms of the stream by name: without weights of its own, which modulation has, or with."""
 

@@ -278,6 +278,7 @@ def _episodes(path):
 SMALL = [Camera(name="main", mount="corner2", height=24, width=24, flip="rot180")]
 
 
+@pytest.mark.slow
 @pytest.mark.sim
 def test_the_number_of_workers_changes_nothing(tmp_path):
     one = collect(["reach-v3", "push-v3"], 1, tmp_path / "a", workers=1, cameras=SMALL, progress=False)

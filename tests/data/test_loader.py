@@ -274,6 +274,7 @@ def test_an_error_in_the_thread_arrives(store, monkeypatch):
     assert "foreact-loader" not in [t.name for t in threading.enumerate()]
 
 
+@pytest.mark.slow
 def test_workers_give_the_same_batches(store):
     loader = Loader(Dataset(store, WINDOWS), batch_size=8, seed=3, workers=2)
     batches = loader.iterate(start=5)

@@ -126,6 +126,7 @@ def test_draw_after_close_begins_anew(make):
     assert np.array_equal(env.observe()["images"]["main"], before)
 
 
+@pytest.mark.slow
 def test_no_leak_over_200_resets(make):
     env = make("button-press-v3")
     for seed in range(20):

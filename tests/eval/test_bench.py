@@ -66,6 +66,7 @@ def test_act_ends_with_its_ratio(capsys, monkeypatch, tmp_path):
     assert (tmp_path / "act.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_train_ends_with_its_ratio(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr("foreact.eval.bench.train.BATCHES", (2,))
     monkeypatch.setattr("foreact.eval.bench.train.DRAWS", (1,))

@@ -4,7 +4,9 @@ import pytest
 import torch
 from foreact.envs.errors import UserError
 from foreact.policy.nn.backbone import Backbone, sinusoid
+from foreact.policy.nn.block import RMSNorm
 from foreact.policy.nn.config import BackboneConfig
+from torch import nn
 
 CONFIG = BackboneConfig(width=32, depth=3, heads=2)
 
@@ -78,3 +80,14 @@ def test_times_have_distinct_features():
 def test_impossible_widths_are_named():
     with pytest.raises(UserError, match="width 30 must split into 4 heads"):
         BackboneConfig(width=30, depth=1, heads=4)
+
+
+def test_rms_norms_agree_in_low_precision():
+    """PyTorch's own, which warns of weights in another precision, and the one that stands in for it."""
+    torch.manual_seed(0)
+    norm, x = RMSNorm(64), torch.randn(5, 7, 64)
+    nn.init.normal_(norm.weight)
+    low = norm(x.bfloat16())
+    assert low.dtype == torch.bfloat16
+    torch.testing.assert_close(low.float(), norm(x), rtol=0.02, atol=0.02)
+    assert torch.isfinite(torch.autograd.grad(norm(torch.zeros(3, 64).bfloat16()).sum(), norm.weight)[0]).all()
