@@ -320,6 +320,53 @@ def test_workers_end_with_a_parent_that_was_killed(store, tmp_path):
     assert all(gone(pid) for pid in workers)
 
 
+# -- memory
+
+
+GROWTH = """
+import sys
+from pathlib import Path
+from foreact.data import tensor_rows
+from foreact.data.loader import Dataset, Loader
+from foreact.data.store import Store
+from foreact.data.windows import Windows
+
+def own_memory():  # bytes that no file stands behind: pages of mapped files are the system's to take back
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(next(line for line in status.splitlines() if line.startswith("RssAnon")).split()[1])
+
+tensor_rows.CACHE_BYTES = int(sys.argv[3])
+with Store.open(sys.argv[1]) as store:
+    loader = Loader(Dataset(store, Windows(n_obs_steps=2, horizon=3), reader=sys.argv[2]), batch_size=8, seed=0)
+    batches = loader.iterate()
+    next(batches)
+    before, most = own_memory(), 0
+    for _ in range(300):  # each frame three times
+        next(batches)
+        most = max(most, own_memory() - before)
+    batches.close()
+print(most)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's account of a process")
+@pytest.mark.parametrize("reader", READERS)
+def test_a_store_of_four_times_the_cache_is_read_without_growth(tmp_path, robot, reader):
+    """What is allowed, and the chunks of a batch that are being decoded."""
+    allowed, camera = 16 * 2**20, dataclasses.replace(robot.cameras[0], height=128, width=128)
+    robot = dataclasses.replace(robot, cameras=(camera,))
+    with Store.create(tmp_path / "large", robot, privileged=False) as large:
+        for seed in range(40):
+            large.append(fake_episode(robot, steps=4 * allowed // (128 * 128 * 3) // 40 + 1, seed=seed))
+        assert large.n_steps * 128 * 128 * 3 >= 4 * allowed
+    command = [sys.executable, "-c", GROWTH, str(tmp_path / "large"), reader, str(allowed)]
+    env = os.environ | {"MALLOC_ARENA_MAX": "1"}  # what the allocator keeps for each thread is not the reader's
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < allowed + 40 * 2**20
+
+
 # -- split
 
 
