@@ -19,14 +19,15 @@ from ...policy.exported import export
 from ...policy.inputs import observe
 from ...policy.policy import Policy
 from ...policy.runtimes import EXPORTED, FOLDER, at_work
-from ...policy.segments import QUERIES
 from ...policy.tokens.images import ImageConfig
 from .experts import bench_experts
-from .model import deeper, fake_policy, fake_seen
+from .model import alone, deeper, fake_policy, fake_seen
 from .peers import SIZES, Peer, check_peer, diffusion, lerobot
 from .timing import Curves, Times, alternating, console, draw_growth, machine, median, milliseconds, show
 
 TUNED, PLAIN, BLIND, DEEPER = "as it is", "no cache, no plan", "actions alone", "as it is, deeper"
+STUDENT = f"{DEEPER}, 2 steps"
+"""What lerobot is compared with at its own size: with the preset's solver, and with that of a distilled student."""
 SOLVER_STEPS, CAMERAS = (2, 5, 10, 20), (1, 2, 3)
 """What the growth plot goes through, beside observation tokens."""
 
@@ -38,8 +39,7 @@ def act_arms(config: ModelConfig) -> dict[str, ModelConfig]:
     cache = False if config.layout == "tokens" else None
     arms[PLAIN] = dataclasses.replace(config, solver=dataclasses.replace(config.solver, cache=cache, plan=False))
     if config.layout == "tokens" and config.future:
-        blind = {query: n for query, n in config.draws.items() if "future" not in QUERIES[query]}
-        arms[BLIND] = dataclasses.replace(config, future=(), draws=blind or {"policy": 1})
+        arms[BLIND] = alone(config)
     return arms
 
 
@@ -63,20 +63,13 @@ def bench_act(
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            arms = {name: fake_policy(arm, device) for name, arm in act_arms(config).items()}
-            experts = config.backbone.experts
-            known = experts is None or experts.by_time  # else it cannot be exported
-            if known and device == "cpu" and all(find_spec(name) for name in ("onnxscript", "onnxruntime")):
-                arms |= _exported(config, Path(folder))
-            with contextlib.ExitStack() as peers:
-                theirs = _peers(peer, config, peers) if peer else {}
-                counts = {name: run.about["parameters"] for name, run in theirs.items()}
-                if peer:
-                    arms[DEEPER] = fake_policy(deeper(config, min(counts.values())), device)
-                counts |= {name: sum(p.numel() for p in policy.model.parameters()) for name, policy in arms.items()}
-                runs = {name: partial(step, policy) for name, policy in arms.items()}
-                times = alternating({**runs, **theirs}, min(rounds, 5) if peer else rounds, device)
+        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as peers:
+            theirs = _peers(peer, config, peers) if peer else {}
+            counts = {name: run.about["parameters"] for name, run in theirs.items()}
+            arms = _ways(config, device, Path(folder), min(counts.values(), default=None))
+            counts |= {name: sum(p.numel() for p in policy.model.parameters()) for name, policy in arms.items()}
+            runs = {name: partial(step, policy) for name, policy in arms.items()}
+            times = alternating({**runs, **theirs}, min(rounds, 5) if peer else rounds, device)
         columns = {"M parameters": {name: f"{n / 1e6:.1f}" for name, n in counts.items()}}
         show(f"act · {config.name}, one observation, {torch.get_num_threads()} thread(s)", times, PLAIN, columns)
         if config.backbone.experts is not None and config.backbone.experts.by_time:
@@ -94,18 +87,41 @@ def bench_act(
     print(f"ratio {took[PLAIN] / took[TUNED]:.2f}x")
 
 
+def _ways(config: ModelConfig, device: str, folder: Path, smallest: int | None) -> dict[str, Policy]:
+    """All our ways to act. smallest: parameters of the smallest network of others, to have as many."""
+    ways = {name: fake_policy(arm, device) for name, arm in act_arms(config).items()}
+    runtimes = _runtimes(config, device)
+    ways |= _exported(config, folder / "own", runtimes)
+    if smallest is None:
+        return ways
+    same = deeper(config, smallest)
+    fewer = dataclasses.replace(same, solver=dataclasses.replace(same.solver, steps=2))
+    ways |= {DEEPER: fake_policy(same, device), STUDENT: fake_policy(fewer, device)}
+    students = _exported(fewer, folder / "student", [name for name in runtimes if name == "onnx-int8"])
+    return ways | {f"{STUDENT}, {runtime}": policy for runtime, policy in students.items()}
+
+
+def _runtimes(config: ModelConfig, device: str) -> list[str]:
+    """Those that can be had here of the runtimes that need an export."""
+    experts = config.backbone.experts
+    known = experts is None or experts.by_time  # else it cannot be exported
+    if not known or device != "cpu" or not all(find_spec(name) for name in ("onnxscript", "onnxruntime")):
+        return []
+    return [name for name in EXPORTED if name != "aot" or shutil.which("g++")]  # it compiles C++
+
+
 def step(policy: Policy) -> np.ndarray:
     """A chunk for one made-up observation."""
     return policy.act([fake_seen(policy)], ["go"], [(0, 0, 0)])
 
 
-def _exported(config: ModelConfig, folder: Path) -> dict[str, Policy]:
-    """The same network in the runtimes that need an export."""
+def _exported(config: ModelConfig, folder: Path, runtimes: Sequence[str]) -> dict[str, Policy]:
+    """The same network in runtimes that need an export."""
     plain = fake_policy(config)
     foresee = config.layout == "stacked"
     observed = observe(plain.transforms, plain.sentences, "cpu", [fake_seen(plain)] * 2, ["go"] * 2, foresee=foresee)
-    runtimes = [name for name in EXPORTED if name != "aot" or shutil.which("g++")]  # it compiles C++
-    export(plain.model, observed, folder / FOLDER, runtimes)
+    if runtimes:
+        export(plain.model, observed, folder / FOLDER, runtimes)
     arms = {}
     for name in runtimes:
         arms[name] = fake_policy(config)

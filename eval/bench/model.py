@@ -25,6 +25,14 @@ def deeper(config: ModelConfig, parameters: int) -> ModelConfig:
     raise AssertionError
 
 
+def alone(config: ModelConfig) -> ModelConfig:
+    """The preset that learns actions alone, with one noise draw of each sample; where steps lie on channels, which
+    frames cannot be left out of, the draw is of all that acting denoises."""
+    if config.layout == "stacked":
+        return dataclasses.replace(config, draws={config.acting: 1})
+    return dataclasses.replace(config, future=(), draws={"policy": 1})
+
+
 def fake_policy(
     config: ModelConfig, device: str = "cpu", *, cameras: int | None = None, sentence: str = "go"
 ) -> Policy:

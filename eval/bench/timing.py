@@ -73,7 +73,12 @@ def draw_growth(path: Path, panels: Mapping[str, Curves], y: str = "ms") -> None
             low, middle, high = np.percentile([points[a] for a in at], [25, 50, 75], axis=1)
             axes.plot(at, middle, marker="o", ms=3, lw=1.2, label=name)
             axes.fill_between(at, low, high, alpha=0.2)
-        axes.set(xlabel=x, ylabel=y, ylim=(0, None))
+        times = [t for points in curves.values() for each in points.values() for t in each]
+        if max(times) > 30 * min(times):
+            axes.set_yscale("log")  # else the lower curve lies on the axis
+        else:
+            axes.set_ylim(0, None)
+        axes.set(xlabel=x, ylabel=y)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
     path.parent.mkdir(parents=True, exist_ok=True)

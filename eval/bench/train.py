@@ -21,12 +21,12 @@ from ...policy.fitting import Batches, Fitting, TrainConfig
 from ...policy.loss import Losses, objective
 from ...policy.model import Model
 from .frozen import FrozenBackbone
-from .model import deeper, fake_policy
+from .model import alone, deeper, fake_policy
 from .peers import SIZES, SMALLEST, Peer, check_peer, diffusion, lerobot
 from .timing import Curves, alternating, console, draw_growth, machine, median, show
 
 TUNED, FROZEN, RECOMPUTED = "as it is", "frozen baseline", "activations recomputed"
-DEEPER, MATMUL = "as it is, deeper", "matmul"
+ALONE, DEEPER, MATMUL = "actions alone, one draw", "actions alone, one draw, deeper", "matmul"
 BATCHES, DRAWS = (16, 32, 64, 128), (1, 2, 4, 8)
 """What the growth plot goes through."""
 
@@ -74,9 +74,11 @@ def bench_train(
 ) -> None:
     """Samples a second of an update, arms in alternation, with the share of this machine's bf16 matmul rate; memory.
 
-    A sample is a distinct window; all arms take the same noise draws of it. Work is what `flop_counter` counts in one
-    update. threads: None leaves PyTorch's · growth: plot how the time grows with the batch and with noise draws ·
-    peer: an interpreter that has lerobot.
+    A sample is a distinct window; all arms take the same noise draws of it, and those beside lerobot one, as it does.
+    Work is what `flop_counter` counts in one update.
+
+    threads: None leaves PyTorch's · growth: plot how the time grows with the batch and with noise draws · peer: an
+    interpreter that has lerobot.
     """
     device = resolve_device(device)
     check_peer(peer, device)
@@ -94,9 +96,11 @@ def bench_train(
             if peer:
                 theirs = _peers(peer, config, batch_size, peers)
                 counts |= {name: run.about["parameters"] for name, run in theirs.items()}
-                larger = Rehearsal(deeper(config, counts[SMALLEST]), batch_size, device=device)
-                counts[DEEPER] = sum(p.numel() for p in larger.parameters)
-                runs |= {DEEPER: larger, **theirs}
+                same = alone(config)  # as theirs: a noise draw of each window, and no frames to foresee
+                for name, preset in ((ALONE, same), (DEEPER, deeper(same, counts[SMALLEST]))):
+                    run = runs[name] = Rehearsal(preset, batch_size, device=device)
+                    counts[name] = sum(p.numel() for p in run.parameters)
+                runs |= theirs
             times = alternating(runs, rounds, device)
         rate = product.flops / float(np.median(times.pop(MATMUL))) / 1e9
         took = median(times)

@@ -23,12 +23,14 @@ def attend(
 ) -> Tensor:
     """Scaled dot-product attention (Vaswani et al. 2017, eq. 1).
 
-    q, k, v: (B, H, N, L, C). mask: True where a query may look, broadcastable to (B, H, N, L, M + L), context
+    q, k, v: (B, H, N, L, C). mask: True where a query may look, broadcastable to (B, 1, N, L, M + L), context
     keys first; a query that may look nowhere is a caller's error. dropout: of attention weights. Returns
     (B, H, N, L, C).
     """
-    # The backward pass of PyTorch's CPU kernel is slower than the plain formula; GPU kernels are faster.
-    rule = _explicit if q.device.type == "cpu" else _fused
+    # The backward pass of PyTorch's CPU kernel is slower than the plain formula. Forward alone and on GPUs kernels are
+    # faster. Exporters and compilers see the formula.
+    plain = q.device.type == "cpu" and (torch.is_grad_enabled() or torch.compiler.is_compiling())
+    rule = _explicit if plain else _fused
     return rule(q, k, v, context, mask, dropout)
 
 
@@ -59,9 +61,19 @@ def _per_sample(x: Tensor, y: Tensor) -> Tensor:
 def _fused(
     q: Tensor, k: Tensor, v: Tensor, context: KeysValues | None, mask: Tensor | None, dropout: float = 0.0
 ) -> Tensor:
+    draws = q.shape[2]
     if context is not None:
         k, v = (
-            torch.cat([c.unsqueeze(2).expand(-1, -1, q.shape[2], -1, -1), x], dim=-2)
+            torch.cat([c.unsqueeze(2).expand(-1, -1, draws, -1, -1), x], dim=-2)
             for c, x in zip(context, (k, v), strict=True)
         )
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+    if mask is not None:
+        mask = _one_batch(mask.expand(len(q), 1, draws, *mask.shape[-2:]))
+    # of more than four axes PyTorch would take its slow kernel
+    mixed = F.scaled_dot_product_attention(*map(_one_batch, (q, k, v)), attn_mask=mask, dropout_p=dropout)
+    return mixed.unflatten(0, (-1, draws)).transpose(1, 2)
+
+
+def _one_batch(x: Tensor) -> Tensor:
+    """(B, H, N, L, C) to (B N, H, L, C)."""
+    return x.transpose(1, 2).flatten(0, 1)

@@ -26,6 +26,26 @@ def test_explicit_and_fused_agree(stream):
             torch.testing.assert_close(plain, attention._fused(q, k, v, context, m))
 
 
+def test_masks_of_samples_and_draws_reach_the_kernel(stream):
+    q, k, v, ck, cv = stream
+    mask = torch.rand(2, 1, 4, 5, 11) < 0.7
+    mask[..., 0] = True
+    plain = attention._explicit(q, k, v, (ck, cv), mask)
+    torch.testing.assert_close(plain, attention._fused(q, k, v, (ck, cv), mask))
+
+
+def test_acting_takes_the_kernel_and_learning_the_formula(stream, monkeypatch):
+    q, k, v, *_ = stream
+    taken = []
+    for name, rule in (("formula", attention._explicit), ("kernel", attention._fused)):
+        noted = lambda *args, name=name, rule=rule: taken.append(name) or rule(*args)  # noqa: E731
+        monkeypatch.setattr(attention, rule.__name__, noted)
+    attend(q, k, v)
+    with torch.no_grad():
+        attend(q, k, v)
+    assert taken == ["formula", "kernel"]
+
+
 def test_draws_see_the_context_and_themselves_only(stream):
     q, k, v, ck, cv = stream
     out = attend(q, k, v, context=(ck, cv))
