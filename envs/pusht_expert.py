@@ -84,7 +84,7 @@ class Expert:
 
     def __init__(self, goal: Pose, inertia: float, board: float):
         self._goal, self._inertia, self._board = goal, inertia, board
-        self._contact: Contact | None = None
+        self._contact: int | None = None  # which of _CONTACTS
         self._pushing = False
 
     def reset(self) -> None:
@@ -96,8 +96,7 @@ class Expert:
         here = _into(block, pusher)
         if self._contact is None or self._is_over(here, block):
             self._contact, self._pushing = self._choose(here, block), False
-        begin = OUTLINE[self._contact.edge] + self._contact.along * _DIRECTIONS[self._contact.edge]
-        begin = begin + (RADIUS + _GAP) * _NORMALS[self._contact.edge]
+        begin = _BEGINNINGS[self._contact]
         self._pushing = self._pushing or bool(np.linalg.norm(here - begin) < _NEAR)
         ahead = self._push(here, block) if self._pushing else self._walk(here, begin[None], block)[1] - here
         lead = min(1.0, _LEAD / max(float(np.linalg.norm(ahead)), 1e-9))
@@ -117,19 +116,18 @@ class Expert:
         pull = (move * forces).sum(-1) + turn * torque
         return pull, np.maximum(pull, 0) ** 2 / (1 + torque**2 / self._inertia)
 
-    def _choose(self, here: np.ndarray, block: Pose) -> Contact:
+    def _choose(self, here: np.ndarray, block: Pose) -> int:
         move, turn = self._error(block)
         square = float(move @ move) + self._inertia * turn**2
         push, less = self._gain(_POINTS, -_NORMALS[_EDGE], block)
         walk, _ = self._walk(here, _BEGINNINGS, block)
         steps = _OVERHEAD + (walk + _GAP + np.maximum(push, 0)) / _SPEED
         worth = (np.sqrt(square) - np.sqrt(np.maximum(square - less, 0))) / steps
-        return _CONTACTS[int(np.argmax(np.where(self._inside(_BEGINNINGS, block), worth, -1.0)))]
+        return int(np.argmax(np.where(self._inside(_BEGINNINGS, block), worth, -1.0)))
 
     def _at(self, here: np.ndarray, block: Pose) -> tuple[float, float, float]:
         """Where along its edge the pusher is, its distance to it, and how far it has to push there."""
-        assert self._contact is not None
-        edge = self._contact.edge
+        edge = _EDGE[self._contact]
         offset = here - OUTLINE[edge]
         along, away = float(offset @ _DIRECTIONS[edge]), float(offset @ _NORMALS[edge])
         pull, _ = self._gain(OUTLINE[edge] + along * _DIRECTIONS[edge][None], -_NORMALS[edge], block)
@@ -137,16 +135,15 @@ class Expert:
 
     def _is_over(self, here: np.ndarray, block: Pose) -> bool:
         """A push that brings no more, or has slipped off its edge."""
-        if not self._pushing or self._contact is None:
+        if not self._pushing:
             return False
         along, _, push = self._at(here, block)
-        return not 0 < along < _LENGTHS[self._contact.edge] or push < _DONE
+        return not 0 < along < _LENGTHS[_EDGE[self._contact]] or push < _DONE
 
     def _push(self, here: np.ndarray, block: Pose) -> np.ndarray:
         """From the pusher to the end of its push (2,), in the T's frame."""
-        assert self._contact is not None
         _, gap, push = self._at(here, block)
-        return -_NORMALS[self._contact.edge] * max(gap + push, 0.0)
+        return -_NORMALS[_EDGE[self._contact]] * max(gap + push, 0.0)
 
     def _walk(self, here: np.ndarray, to: np.ndarray, block: Pose) -> tuple[np.ndarray, np.ndarray]:
         """The length (M,) of the shortest ways around the T to points (M, 2) of its frame, and the first leg's end (2,)
