@@ -4,6 +4,8 @@ What the simulator does not give, and this adapter does: goals in the pictures, 
 that random motion does not come by (the goal has to be held), and experts.
 """
 
+import contextlib
+import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -98,9 +100,10 @@ def _aim(mujoco: Any, model: Any, data: Any, name: str, body: str, position: np.
 
 
 def _classes() -> dict[str, Any]:
-    from gymnasium_robotics.envs.fetch.pick_and_place import MujocoFetchPickAndPlaceEnv
-    from gymnasium_robotics.envs.fetch.push import MujocoFetchPushEnv
-    from gymnasium_robotics.envs.fetch.reach import MujocoFetchReachEnv
+    with contextlib.redirect_stderr(io.StringIO()):  # the package prints a notice about its other robots
+        from gymnasium_robotics.envs.fetch.pick_and_place import MujocoFetchPickAndPlaceEnv
+        from gymnasium_robotics.envs.fetch.push import MujocoFetchPushEnv
+        from gymnasium_robotics.envs.fetch.reach import MujocoFetchReachEnv
 
     return {
         "fetch-reach-v4": MujocoFetchReachEnv,

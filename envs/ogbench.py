@@ -1,7 +1,7 @@
 """OGBench's ManipSpace: a UR5e arm on MuJoCo, with the benchmark's own scenes, physics and oracles.
 
 What the simulator does not give, and this adapter does: one definite task an episode, a start that is not its end,
-views from above and from the hand, and oracles that draw nothing from NumPy's global generator.
+views from above and from the hand, and oracles that are the same in each run.
 """
 
 from collections.abc import Sequence
@@ -53,9 +53,6 @@ class OGBench(MujocoEnv):
         self._mujoco.mj_forward(sim.model, sim.data)
         sim.post_step()
         self._mark_goal()
-        # What the oracle's own reset draws: where it goes when it is done.
-        self._oracle._final_pos = sim.np_random.uniform(*sim._arm_sampling_bounds)
-        self._oracle._final_yaw = sim.np_random.uniform(-np.pi, np.pi)
         self._oracle._step, self._oracle._done = 0, False
 
     def _prepare(self, slide: Slide) -> None:
@@ -102,8 +99,15 @@ class OGBench(MujocoEnv):
         return np.concatenate([self._object(), self._goal()]).astype(np.float32)
 
     def expert_action(self) -> np.ndarray:
-        """The benchmark's own closed-loop oracle for this task."""
-        return self._oracle.select_action(None, self._sim.compute_ob_info()).astype(np.float32)
+        """The benchmark's own closed-loop oracle for this task.
+
+        When it is done it goes to the middle of the workspace, without turning: its own end, a pose drawn from NumPy's
+        global generator, is one that nobody could learn.
+        """
+        info = self._sim.compute_ob_info()
+        self._oracle._final_pos = np.mean(self._sim._arm_sampling_bounds, axis=0)
+        self._oracle._final_yaw = info["proprio/effector_yaw"][0]
+        return self._oracle.select_action(None, info).astype(np.float32)
 
 
 def _scene(slide: Slide | None) -> Any:
