@@ -29,6 +29,7 @@ class Aloha(MujocoEnv):
 
     def __init__(self, task: Task, *, cameras: Sequence[Camera] | None = None, privileged: bool = False):
         self._mujoco = import_mujoco()
+        from dm_control.rl.control import PhysicsError
         from gym_aloha.constants import DT
         from gym_aloha.tasks.sim import TransferCubeTask
 
@@ -37,6 +38,7 @@ class Aloha(MujocoEnv):
         model, data = self._physics.model.ptr, self._physics.data.ptr
         super().__init__(EMBODIMENT, task, model, data, cameras=cameras, privileged=privileged)
         self._substeps = round(DT / model.opt.timestep)
+        self._diverged = PhysicsError
         self._plan: np.ndarray | None = None
         self._planned_at = 0
 
@@ -52,9 +54,21 @@ class Aloha(MujocoEnv):
 
     def _advance(self, action: np.ndarray) -> tuple[float, bool]:
         self._task.before_step(action.astype(np.float64), self._physics)
-        self._physics.step(self._substeps)
+        self._step_or_stop()
         reward = self._task.get_reward(self._physics)
         return float(reward), reward == _TRANSFERRED
+
+    def _step_or_stop(self) -> None:
+        """One control step; where targets are so far off that the simulator diverges, the arms stop instead."""
+        everything = self._mujoco.mjtState.mjSTATE_INTEGRATION
+        before = np.empty(self._mujoco.mj_stateSize(self._model, everything))
+        self._mujoco.mj_getState(self._model, self._data, before, everything)
+        try:
+            self._physics.step(self._substeps)
+        except self._diverged:
+            self._mujoco.mj_setState(self._model, self._data, before, everything)
+            self._data.qvel[:] = 0
+            self._mujoco.mj_forward(self._model, self._data)
 
     def _state(self) -> np.ndarray:
         return self._task.get_qpos(self._physics)
