@@ -174,7 +174,8 @@ def _open(out: Path, embodiment: Embodiment, config: dict[str, Any]) -> Store:
 def _with_record(store: Store, config: dict[str, Any]) -> Store:
     """Write the settings into the store's attributes, under its writer's lock, and open it again."""
     root = layout.read_root(store.path)
-    root["attributes"]["collect"] = config | {"versions": package_versions(("foreact", "numpy", "mujoco", "metaworld"))}
+    versions = package_versions(("foreact", "numpy", *envs.packages(config["tasks"][0])))
+    root["attributes"]["collect"] = config | {"versions": versions}
     layout.replace_json(store.path / "zarr.json", root)
     store.close()
     return Store.open(store.path, mode="a")

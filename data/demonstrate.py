@@ -9,7 +9,7 @@ import numpy as np
 
 from ..envs.base import Env
 from ..envs.errors import UserError
-from ..envs.spec import Embodiment
+from ..envs.spec import Embodiment, Field
 from .schema import Episode
 
 Act = Callable[[dict[str, Any]], np.ndarray]
@@ -21,8 +21,9 @@ class Noise:
 
     Bursts of about `burst` steps, in which one random direction is added to the action, with rests of about
     `rest` steps between them. `std`: standard deviation of each component, as a fraction of half the action's
-    range. The gripper is left alone. Why bursts: steady noise shakes grasps loose (Metaworld's push expert:
-    80 % at a steady 0.1, 97 % with these bursts), and in the rests the expert returns undisturbed.
+    range, or of what the robot follows an absolute action by in a step. The gripper is left alone. Why bursts: steady
+    noise shakes grasps loose (Metaworld's push expert: 80 % at a steady 0.1, 97 % with these bursts), and in the rests
+    the expert returns undisturbed.
     """
 
     std: float = 0.3
@@ -35,12 +36,12 @@ class Noise:
 
     def draw(self, embodiment: Embodiment, steps: int, rng: np.random.Generator) -> np.ndarray:
         """What is added to the action of each step, (steps, A) float32 in the action's units."""
-        half = (embodiment.action_high - embodiment.action_low) / 2 * _moving(embodiment)
+        size = np.concatenate([_size(field) for field in embodiment.action])
         noise = np.zeros((steps, embodiment.action_dim), np.float32)
         start = int(rng.integers(0, self.rest + 1))
         while start < steps:
             stop = start + int(rng.integers(self.burst // 2 + 1, self.burst * 3 // 2 + 1))
-            noise[start:stop] = self.std * half * rng.standard_normal(len(half))
+            noise[start:stop] = self.std * size * rng.standard_normal(len(size))
             start = stop + int(rng.integers(self.rest // 2, self.rest * 3 // 2 + 1))
         return noise
 
@@ -125,6 +126,10 @@ def _episode(env: Env, seed: int, course: _Course, frames: list[dict], source: s
     )
 
 
-def _moving(embodiment: Embodiment) -> np.ndarray:
-    """1 for the action components that noise may move, 0 for the gripper's (A,)."""
-    return np.concatenate([np.full(f.size, float("gripper" not in f.name), np.float32) for f in embodiment.action])
+def _size(field: Field) -> np.ndarray:
+    """What noise of one standard deviation adds to the components of an action field (n,); nothing to a gripper's."""
+    if "gripper" in field.name:
+        return np.zeros(field.size, np.float32)
+    if field.per_step is not None:
+        return np.array(field.per_step, np.float32)
+    return (np.array(field.high, np.float32) - np.array(field.low, np.float32)) / 2

@@ -5,7 +5,10 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("foreact", "numpy", "torch", "mujoco", "metaworld", "gymnasium", "zarr")
+from ..envs import SUITES
+
+_SIMULATORS = {package for suite in SUITES.values() for package in suite.packages}
+PACKAGES = ("foreact", "numpy", "torch", "gymnasium", "zarr", *sorted(_SIMULATORS))
 
 
 def package_versions(names: tuple[str, ...] = PACKAGES) -> dict[str, str]:

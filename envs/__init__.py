@@ -3,12 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from . import aloha_tasks, fetch_tasks, metaworld_tasks, ogbench_tasks, pusht_tasks
 from .errors import UserError, choose
-from .metaworld_tasks import EMBODIMENT as SAWYER
-from .metaworld_tasks import TASKS as METAWORLD
-from .metaworld_tasks import VIEWS as METAWORLD_VIEWS
 from .spec import Camera, Embodiment, Field, Look, Task
 
 if TYPE_CHECKING:
@@ -23,6 +21,7 @@ __all__ = [
     "UserError",
     "embodiment",
     "make",
+    "packages",
     "resolve",
     "task",
     "tasks",
@@ -31,15 +30,30 @@ __all__ = [
 
 
 class Suite(NamedTuple):
-    """A simulator's tasks by bare name, its robot, its named views, and the module whose `make` builds a task."""
+    """A simulator's tasks by bare name, its robot, its named views, and the module whose `make` builds a task.
+
+    `packages` decide what an episode is; `extra` of foreact installs them.
+    """
 
     tasks: Mapping[str, Task]
     embodiment: Embodiment
     views: Mapping[str, Camera]
     module: str
+    packages: tuple[str, ...] = ()
+    extra: str = "robots"
 
 
-SUITES = {"metaworld": Suite(METAWORLD, SAWYER, METAWORLD_VIEWS, ".metaworld")}  # a new one is one line
+def _suite_of(data: Any, module: str, packages: tuple[str, ...], extra: str = "robots") -> Suite:
+    return Suite(data.TASKS, data.EMBODIMENT, data.VIEWS, module, packages, extra)
+
+
+SUITES = {  # a new one is one line
+    "aloha": _suite_of(aloha_tasks, ".aloha", ("mujoco", "dm-control", "gym-aloha")),
+    "fetch": _suite_of(fetch_tasks, ".fetch", ("mujoco", "gymnasium-robotics")),
+    "metaworld": _suite_of(metaworld_tasks, ".metaworld", ("mujoco", "metaworld"), "sim"),
+    "ogbench": _suite_of(ogbench_tasks, ".ogbench", ("mujoco", "dm-control", "ogbench")),
+    "pusht": _suite_of(pusht_tasks, ".pusht", ("pymunk", "gym-pusht")),
+}
 
 
 def tasks(suite: str | None = None) -> list[str]:
@@ -84,6 +98,11 @@ def views(
     return [replace(c, depth=True) for c in sized] if depth else sized
 
 
+def packages(name: str) -> tuple[str, ...]:
+    """The packages that simulate the task of that id or bare name."""
+    return _suite(name).packages
+
+
 def _suite(name: str) -> Suite:
     return SUITES[resolve(name).split("/", 1)[0]]
 
@@ -94,10 +113,11 @@ def make(name: str, *, cameras: Sequence[Camera] | None = None, privileged: bool
     cameras: other views than the embodiment's own. privileged: add simulator state to the observations.
     Raises `UserError` for an unknown task, mount or camera, and where the simulator is not installed.
     """
-    found = task(name)
-    suite = found.id.split("/", 1)[0]
+    found, suite = task(name), _suite(name)
     try:
-        return import_module(SUITES[suite].module, __package__).make(found, cameras=cameras, privileged=privileged)
+        return import_module(suite.module, __package__).make(found, cameras=cameras, privileged=privileged)
     except ModuleNotFoundError as error:
         missing = (error.name or str(error)).split(".")[0]
-        raise UserError(f'{suite} needs the package {missing}; mend: pip install "foreact[sim]"') from error
+        raise UserError(
+            f'{found.id} needs the package {missing}; mend: pip install "foreact[{suite.extra}]"'
+        ) from error

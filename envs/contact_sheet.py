@@ -1,4 +1,4 @@
-"""Frame 0 of every task on one labelled picture: ``python -m foreact.envs.contact_sheet OUT.png``.
+"""Frame 0 of tasks on one labelled picture: ``python -m foreact.envs.contact_sheet OUT.png [SUITE …]``.
 
 The way to see that a goal is visible, a picture upright and a camera well placed.
 """
@@ -50,19 +50,20 @@ def _first_frame(name: str, cameras: Sequence[Camera] | None, seed: int, progres
 
 
 def _wrapped(name: str) -> str:
-    words = task(name).name.removesuffix("-v3").split("-")
+    words = task(name).name.rsplit("-v", 1)[0].split("-")
     half = next((i for i in range(1, len(words)) if len("-".join(words[: i + 1])) > 19), len(words))
     return "\n".join(filter(None, ("-".join(words[:half]), "-".join(words[half:]))))
 
 
 def main(argv: Sequence[str]) -> int:
-    """Write the sheet of all tasks to the path given."""
-    if len(argv) != 1:
-        print("usage: python -m foreact.envs.contact_sheet OUT.png", file=sys.stderr)
+    """Write the sheet of the tasks of the suites named, or of all, to the path given."""
+    if not argv:
+        print("usage: python -m foreact.envs.contact_sheet OUT.png [SUITE …]", file=sys.stderr)
         return 2
     out = Path(argv[0])
+    names = [name for suite in argv[1:] for name in tasks(suite)] or tasks()
     out.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(tasks(), progress=lambda name: print(name, file=sys.stderr)).save(out, optimize=True)
+    contact_sheet(names, progress=lambda name: print(name, file=sys.stderr)).save(out, optimize=True)
     return 0
 
 

@@ -5,7 +5,6 @@ from the episode before, a first observation that agrees with the physics, goals
 """
 
 import copy
-import dataclasses
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +14,8 @@ import numpy as np
 
 from .base import Env
 from .metaworld_tasks import EMBODIMENT
-from .render import Renderer, import_mujoco, mount
+from .mujoco_env import MujocoEnv
+from .render import import_mujoco
 from .spec import Camera, Task
 
 # Goal markers that Metaworld draws too small, in the wrong place, or behind or below something, so that they
@@ -37,22 +37,16 @@ def make(task: Task, *, cameras: Sequence[Camera] | None, privileged: bool) -> E
     return Metaworld(task, cameras=cameras, privileged=privileged)
 
 
-class Metaworld(Env):
+class Metaworld(MujocoEnv):
     """One Metaworld task behind the environment contract."""
 
     def __init__(self, task: Task, *, cameras: Sequence[Camera] | None = None, privileged: bool = False):
-        embodiment = EMBODIMENT
-        if cameras is not None:
-            embodiment = dataclasses.replace(EMBODIMENT, cameras=tuple(cameras))
-        super().__init__(embodiment, task, observe_privileged=privileged)
         self._mujoco = import_mujoco()
         self._sim = bare(task.name)
+        super().__init__(EMBODIMENT, task, self._sim.model, self._sim.data, cameras=cameras, privileged=privileged)
         _mark_goal(self._mujoco, self._sim.model, task.name)
-        for camera in embodiment.cameras:
-            mount(self._sim.model, camera)
         self._policy = _policies()[task.name]()
         self._pristine = _Pristine(self._sim)
-        self._renderer: Renderer | None = None
         self._obs = np.zeros(39)
 
     def _restart(self, seed: int) -> None:
@@ -84,17 +78,6 @@ class Metaworld(Env):
             warnings.simplefilter("ignore")  # it warns of every action that needs the clipping below
             action = self._policy.get_action(self._obs)
         return np.clip(action, self.embodiment.action_low, self.embodiment.action_high).astype(np.float32)
-
-    def _draw(self, camera: Camera) -> tuple[np.ndarray, np.ndarray | None]:
-        if self._renderer is None:
-            self._renderer = Renderer(self._sim.model, self.embodiment.cameras)
-        return self._renderer.render(self._sim.data, camera)
-
-    def close(self) -> None:
-        """Free the renderer."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
 
 
 class _Pristine:

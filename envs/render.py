@@ -43,7 +43,8 @@ def import_mujoco() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "mujoco":
             raise _gl_error(backend, error) from error
-        raise UserError('MuJoCo is not installed; mend: pip install "foreact[sim]"') from error
+        mend = 'pip install "foreact[sim]" (Metaworld) or "foreact[robots]" (the others)'
+        raise UserError(f"MuJoCo is not installed; mend: {mend}") from error
     except (ImportError, AttributeError, OSError, RuntimeError) as error:
         raise _gl_error(backend, error) from error
     return mujoco

@@ -43,16 +43,25 @@ class Camera:
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """A named group of numbers in the state, action or privileged vector, with its unit and bounds."""
+    """A named group of numbers in the state, action or privileged vector, with its unit and bounds.
+
+    `per_step`: of an absolute action, how far the robot follows it in a control step; none where the action is itself a
+    change, or not about motion.
+    """
 
     name: str
     unit: str
     low: tuple[float, ...]
     high: tuple[float, ...]
+    per_step: tuple[float, ...] | None = None
 
     def __post_init__(self):
         if len(self.low) != len(self.high):
             raise UserError(f"field {self.name!r}: {len(self.low)} lower bounds but {len(self.high)} upper bounds")
+        if self.per_step is not None and len(self.per_step) != len(self.low):
+            raise UserError(
+                f"field {self.name!r}: {len(self.low)} bounds but per_step has {len(self.per_step)} numbers"
+            )
 
     @property
     def size(self) -> int:

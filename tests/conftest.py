@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 OPTIONAL = ("torch", "mujoco", "metaworld", "gymnasium", "tokenizers", "tensorboard", "diffusers")
+OPTIONAL += ("gym_aloha", "gym_pusht", "gymnasium_robotics", "ogbench")
 MISSING = {name for name in OPTIONAL if importlib.util.find_spec(name) is None}
 
 hypothesis.settings.register_profile("house", deadline=None, derandomize=True)

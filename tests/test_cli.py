@@ -31,7 +31,10 @@ def test_every_verb_composes():
         (["train", "data=d", "out=o", "model=joint/huge"], "joint/huge"),
         (["train", "data=d", "out=o", "model.horizon=-1"], "horizon must be at least 1, got -1"),
         (["train", "data=nowhere", "out=o"], "no store at nowhere"),
-        (["collect", "tasks=[fly]", "episodes=1", "out=o"], "unknown task 'fly'; choose one of: metaworld/assembly-v3"),
+        (
+            ["collect", "tasks=[fly]", "episodes=1", "out=o"],
+            "unknown task 'fly'; choose one of: aloha/transfer-cube-v0, fetch/",
+        ),
         (["eval"], "needs checkpoint=RUN, or policy=expert, random or replay"),
         (["eval", "checkpoint=nowhere"], "nowhere does not exist"),
         (["eval", "policy=replay"], "needs data="),

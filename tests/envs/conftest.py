@@ -3,8 +3,9 @@
 import pytest
 from foreact import envs
 
-# Plain; a joint moved after the last forward pass; a goal fixed to a body. The others run with `-m slow`.
-QUICK = ("button-press-v3", "window-close-v3", "basketball-v3")
+# Metaworld: plain; a joint moved after the last forward pass; a goal fixed to a body. Of the other suites what is
+# quickest to make. The others run with `-m slow`.
+QUICK = ("button-press-v3", "window-close-v3", "basketball-v3", "pusht-v0", "fetch-push-v4", "cube-single-v0")
 
 
 def pytest_generate_tests(metafunc):

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pytest
 from foreact import envs
-from foreact.envs.metaworld_tasks import EMBODIMENT
 
 
 def test_fifty_metaworld_tasks_in_four_groups():
@@ -41,7 +40,9 @@ def test_names_resolve_while_unique(monkeypatch):
 @pytest.mark.parametrize("call", [envs.make, envs.task, envs.resolve])
 @pytest.mark.parametrize("name", ["reach-v9", "metaworld/reech", "nowhere/reach-v3", ""])
 def test_an_unknown_task_lists_the_choices(call, name):
-    with pytest.raises(envs.UserError, match=r"choose one of: metaworld/assembly-v3, .*metaworld/window-open-v3"):
+    with pytest.raises(
+        envs.UserError, match=r"choose one of: aloha/.*metaworld/assembly-v3, .*metaworld/window-open-v3"
+    ):
         call(name)
 
 
@@ -56,32 +57,73 @@ def test_named_views_of_a_suite():
 
 
 def test_an_unknown_suite_lists_the_choices():
-    with pytest.raises(envs.UserError, match="unknown suite 'mars'; choose one of: metaworld"):
+    with pytest.raises(
+        envs.UserError, match="unknown suite 'mars'; choose one of: aloha, fetch, metaworld, ogbench, pusht"
+    ):
         envs.tasks("mars")
 
 
-def test_the_embodiment_survives_json():
-    assert envs.Embodiment.from_dict(json.loads(json.dumps(EMBODIMENT.to_dict()))) == EMBODIMENT
-    assert (EMBODIMENT.state_dim, EMBODIMENT.action_dim, EMBODIMENT.privileged_dim) == (4, 4, 9)
+@pytest.mark.parametrize(
+    ("suite", "state", "action", "privileged"),
+    [("aloha", 14, 14, 3), ("fetch", 4, 4, 6), ("metaworld", 4, 4, 9), ("ogbench", 6, 5, 6), ("pusht", 2, 2, 4)],
+)
+def test_the_embodiment_survives_json(suite, state, action, privileged):
+    robot = envs.SUITES[suite].embodiment
+    assert envs.Embodiment.from_dict(json.loads(json.dumps(robot.to_dict()))) == robot
+    assert (robot.state_dim, robot.action_dim, robot.privileged_dim) == (state, action, privileged)
 
 
-@pytest.mark.parametrize("missing", ["gymnasium", "mujoco", "metaworld"])
-def test_without_the_simulator_the_names_work_and_make_says_what_to_install(missing):
+def test_a_suite_is_whole():
+    for name, suite in envs.SUITES.items():
+        robot = suite.embodiment
+        assert all(task.id == f"{name}/{bare}" for bare, task in suite.tasks.items())
+        assert all(suite.views[camera.name] == camera for camera in robot.cameras)
+        for field in (*robot.state, *robot.action, *robot.privileged):
+            assert all(low < high for low, high in zip(field.low, field.high, strict=True)), field
+    assert len({suite.embodiment.name for suite in envs.SUITES.values()}) == len(envs.SUITES)
+
+
+def test_an_embodiment_from_before_a_setting_of_fields_reads_with_its_default():
+    stored = envs.embodiment("reach").to_dict()
+    for kind in ("state", "action", "privileged"):
+        for field in stored[kind]:
+            del field["per_step"]
+    assert envs.Embodiment.from_dict(stored) == envs.embodiment("reach")
+
+
+def test_per_step_has_a_number_for_each_bound():
+    with pytest.raises(envs.UserError, match="'x': 2 bounds but per_step has 1 numbers"):
+        envs.Field(name="x", unit="m", low=(0.0, 0.0), high=(1.0, 1.0), per_step=(0.1,))
+
+
+@pytest.mark.parametrize(
+    ("missing", "task", "extra"),
+    [
+        ("gymnasium", "reach-v3", "sim"),
+        ("mujoco", "reach-v3", "sim"),
+        ("metaworld", "reach-v3", "sim"),
+        ("ogbench", "cube-single", "robots"),
+        ("gym_pusht", "pusht", "robots"),
+        ("gym_aloha", "transfer-cube", "robots"),
+        ("gymnasium_robotics", "fetch-push", "robots"),
+    ],
+)
+def test_without_the_simulator_the_names_work_and_make_says_what_to_install(missing, task, extra):
     code = f"""
 import sys
 sys.modules[{missing!r}] = None
 from foreact import envs
 assert len(envs.tasks()) >= 50
 try:
-    envs.make("reach-v3")
+    envs.make({task!r})
 except envs.UserError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert 'pip install "foreact[sim]"' in done.stdout, done.stderr
+    assert f'pip install "foreact[{extra}]"' in done.stdout, done.stderr
 
 
 def test_importing_envs_imports_no_simulator():
     code = "import sys, foreact.envs; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert {"mujoco", "metaworld", "gymnasium", "torch"}.isdisjoint(loaded)
+    assert {"mujoco", "metaworld", "gymnasium", "pygame", "dm_control", "torch"}.isdisjoint(loaded)

@@ -11,11 +11,15 @@ pytestmark = pytest.mark.sim
 
 
 def test_contact_sheet(tmp_path, monkeypatch):
-    monkeypatch.setattr(sheet, "tasks", lambda: ["metaworld/reach-v3", "metaworld/push-v3"])
+    found = {None: ["metaworld/reach-v3", "metaworld/push-v3"], "pusht": ["pusht/pusht-v0"]}
+    monkeypatch.setattr(sheet, "tasks", lambda suite=None: found[suite])
     out = tmp_path / "docs" / "sheet.png"
     assert sheet.main([str(out)]) == 0
     with Image.open(out) as picture:
         assert picture.size == (224, 120)
+    assert sheet.main([str(out), "pusht"]) == 0
+    with Image.open(out) as picture:
+        assert picture.size == (112, 120)
 
 
 def test_contact_sheet_usage(capsys):
