@@ -20,7 +20,8 @@ Kind = Literal["position", "velocity", "gripper", "rotation", "reserved"]
 SIZE = 128
 
 
-class Slot(NamedTuple):
+@dataclass(frozen=True)
+class Slot:
     """A physical quantity and its place in the vector."""
 
     index: int

@@ -1,8 +1,8 @@
 """Made-up robots with the fields of the known slot tables: their simulators are not needed."""
 
-from foreact.envs.metaworld_tasks import EMBODIMENT as SAWYER
-from foreact.envs.slot_tables import with_slots
-from foreact.envs.spec import Camera, Embodiment, Field
+from ..metaworld_tasks import EMBODIMENT as SAWYER
+from ..spec import Camera, Embodiment, Field
+from . import with_slots
 
 
 def field(name: str, size: int, unit: str = "m", low: float = -1.0, high: float = 1.0) -> Field:
