@@ -2,10 +2,12 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from foreact.envs.conversions import CONVERSIONS, ROTATIONS, to_matrix
 from foreact.envs.errors import UserError
 from foreact.envs.slot_tables import TABLES, with_slots
@@ -137,12 +139,27 @@ class TestTables:
         assert not slot_map(embodiment, "state").present.any()
         assert slot_map(embodiment, "action").present.sum() == 2
 
+    def test_the_example_of_the_documentation(self):
+        text = (Path(__file__).parents[2] / "docs" / "embodiments.md").read_text()
+        table = yaml.safe_load(text.split("```yaml")[1].split("```")[0])
+        sizes = {"joints": (6, "deg"), "hand": (3, "m"), "turn": (4, "1"), "gripper": (1, "m"), "object": (3, "m")}
+        mine = Embodiment(
+            name="mine",
+            cameras=(),
+            state=tuple(field(name, size, unit) for name, (size, unit) in sizes.items()),
+            action=(field("move", 3, "normalised"), field("gripper", 1, "normalised")),
+            control_hz=10.0,
+        )
+        mine = with_slots(mine, table)
+        assert slot_map(mine, "state").present.sum() == 6 + 3 + 6 + 1
+        assert slot_map(mine, "action").present.sum() == 4
+
     @pytest.mark.parametrize(
         ("table", "message"),
         [
             ("nowhere.yaml", "neither a file nor one of aloha"),
             ({"actions": {}}, "unknown part of the slot table of 'pusht': 'actions'"),
-            ({"state": {"agent": []}}, "unknown field of the slot table of 'pusht', state 'agent'"),
+            ({"state": {"agent": []}}, "unknown field of the slot table of 'pusht', state: 'agent'"),
             ({"state": {}}, "lacks agent_position"),
             ({"state": {"agent_position": {"slot": "x"}}}, "unknown setting .*agent_position"),
             ({"state": {"agent_position": 3}}, "needs slots: a name or a list of names, got 3"),
