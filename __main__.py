@@ -63,11 +63,16 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("name", metavar="NAME", help="a YAML file, or one of foreact's own comparisons, such as joint")
     compare.add_argument("settings", nargs="*", metavar="key=value")
     data = verbs.add_parser(
-        "data", help="look into a store: info, doctor (what is wrong), view (a web page); clips: make one of videos"
+        "data",
+        help="look into a store: info, doctor (what is wrong), slots (that it fills), view (a web page); clips: make "
+        "one of videos",
     )
-    data.add_argument("what", choices=("info", "doctor", "view", "clips"))
+    data.add_argument("what", choices=("info", "doctor", "slots", "view", "clips"))
     data.add_argument("path", metavar="PATH", help="the store; clips: a video file, or a folder of them")
     data.add_argument("--checkpoint", help="doctor: compare the store with the statistics of this checkpoint")
+    data.add_argument(
+        "--slots", metavar="TABLE", help="slots, doctor: the robot's slot table, a YAML file or a known name"
+    )
     data.add_argument("--out", help="view: the folder to write (default: PATH-view); clips: the store to write")
     data.add_argument("--instruction", default="", help="clips: what is done in them, one sentence")
     data.add_argument("--camera", default="main", help="clips: the policy's camera that they stand for")
@@ -95,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
             )  # fmt: skip
         return commands.data(
             arguments.what, arguments.path,
-            checkpoint=arguments.checkpoint, out=arguments.out, episodes=arguments.episodes,
+            checkpoint=arguments.checkpoint, out=arguments.out, episodes=arguments.episodes, slots=arguments.slots,
         )  # fmt: skip
     if arguments.verb == "bench":
         commands.bench(arguments.name, commands.config_of("bench", arguments.settings))

@@ -215,13 +215,25 @@ def list_tasks() -> None:
         say(f"{task.id:42} {task.group:10} {task.instruction}")
 
 
-def data(verb: str, path: str, *, checkpoint: str | None = None, out: str | None = None, episodes: int = 12) -> int:
-    """Look into a store: info, doctor or view. Returns the exit status: 1 where the doctor found errors."""
-    choose(verb, ("info", "doctor", "view"), "data verb")
+def data(
+    verb: str,
+    path: str,
+    *,
+    checkpoint: str | None = None,
+    out: str | None = None,
+    episodes: int = 12,
+    slots: str | None = None,
+) -> int:
+    """Look into a store: info, doctor, slots or view. Returns the exit status: 1 where the doctor found errors."""
+    choose(verb, ("info", "doctor", "slots", "view"), "data verb")
     if verb == "info":
         from .data.info import info
 
         info(path, console)
+    elif verb == "slots":
+        from .data.slots import slots as show
+
+        show(path, slots, console)
     elif verb == "view":
         from .data.view import view
 
@@ -229,7 +241,7 @@ def data(verb: str, path: str, *, checkpoint: str | None = None, out: str | None
     else:
         from .data.doctor import diagnose, report
 
-        findings = diagnose(path, checkpoint)
+        findings = diagnose(path, checkpoint, slots=slots)
         report(path, findings, console)
         return int(any(f.severity == "error" for f in findings))
     return 0

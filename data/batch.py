@@ -18,7 +18,8 @@ class Batch:
     present frame and the future ones where a tokenizer made them · state (B, T, S) · future_state (B, F, S) ·
     action, action_executed (B, K, A) · privileged (B, P) at the present step, training targets only ·
     task (B,) index into the dataset's task list · step (B,) position inside the episode ·
-    *_pad: True where a window reaches beyond its episode and repeats the edge.
+    *_pad: True where a window reaches beyond its episode and repeats the edge · robot: the embodiment's name, one for
+    all samples; '' for whichever the policy is on.
     Video without actions has no state, action, action_executed and action_pad.
     """
 
@@ -37,6 +38,7 @@ class Batch:
     future_state: Tensor | None = None
     future_pad: Tensor | None = None
     privileged: Tensor | None = None
+    robot: str = ""
 
     def __len__(self) -> int:
         return len(self.task)
@@ -95,4 +97,5 @@ def fake_batch(
         obs_pad=torch.zeros(size, n_obs_steps, dtype=torch.bool),
         action_pad=torch.zeros(size, horizon, dtype=torch.bool),
         future_pad=torch.zeros(size, n_future, dtype=torch.bool),
+        robot=embodiment.name,
     )

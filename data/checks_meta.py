@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ..envs.errors import UserError
+from ..envs.slot_tables import with_slots
+from ..envs.slots import SPACES, slot_map
 from . import layout
 from .evidence import Evidence, Problem
 from .store import Store
@@ -87,23 +89,35 @@ def failures(e: Evidence) -> Iterator[Problem]:
 
 
 def load_statistics(checkpoint: Path | str) -> dict:
-    """The normaliser statistics {field: {mean, std, …}} in a checkpoint's folder (or its run's)."""
+    """The normaliser statistics {field: {mean, std, …}} in a checkpoint's folder (or its run's), and under 'space' what
+    the numbers are (`slots.SPACES`)."""
     checkpoint = Path(checkpoint)
     files = [checkpoint] if checkpoint.is_file() else sorted(checkpoint.rglob("normalizers.json"))
     if not files:
         raise UserError(f"no normalizers.json in {checkpoint}; name the folder of a checkpoint")
     try:
-        return json.loads(files[-1].read_text())
+        about = files[-1].with_name("policy.json")
+        model = json.loads(about.read_text())["model"] if about.is_file() else {}
+        return json.loads(files[-1].read_text()) | {"space": model.get("space", "native")}
     except (OSError, ValueError) as error:
         raise UserError(f"{files[-1]} is not readable JSON ({error}); save the checkpoint again") from error
 
 
 def checkpoint_statistics(e: Evidence) -> Iterator[Problem]:
     """A checkpoint acts well only on numbers like those that it was normalised with."""
-    for name, statistics in e.checkpoint.items():
+    for name in ("state", "action", "privileged"):
+        # of several robots each has its own, under its name
+        statistics = e.checkpoint.get(f"{e.embodiment.name}/{name}", e.checkpoint.get(name, {}))
         values = e.arrays.get(name)
         if values is None or "mean" not in statistics:
             continue
+        make = SPACES[e.checkpoint["space"]]
+        if make is not None and name != "privileged":
+            try:
+                robot = with_slots(e.embodiment, e.slots) if make is slot_map else e.embodiment
+                values = make(robot, name).fill(values)
+            except UserError:
+                continue  # the check of the slots says what is wrong with them
         mean, std = (np.asarray(statistics[key], np.float64) for key in ("mean", "std"))
         if len(mean) != values.shape[1]:
             message = f"has {values.shape[1]} dimensions, the checkpoint's normaliser {len(mean)}"

@@ -28,7 +28,7 @@ class Dataset:
     actions: False leaves out state and actions, as where the store has none; state: False the state alone. labels: a
     .npy file (N, A) with actions for a dataset that has none. tasks: what a batch's task numbers
     count, by default the store's own tasks. latents {camera: .npy file (N, h, w, C)}: of the present and future frames;
-    where they are given, the future's own pixels are not read.
+    where they are given, the future's own pixels are not read. robot: whose actions these are, by default the store's.
     A copy in another process maps the same files or opens the store by its path; frames are never sent.
     """
 
@@ -44,11 +44,13 @@ class Dataset:
         labels: Path | None = None,
         tasks: Sequence[str] | None = None,
         latents: Mapping[str, Path] | None = None,
+        robot: str | None = None,
     ):
         self._reader = choose(reader, READERS, "reader of frames")
         self.path = store.path
         self.windows = windows
         self.embodiment = store.embodiment
+        self.robot = store.embodiment.name if robot is None else robot
         self.tasks = store.tasks if tasks is None else list(tasks)
         self.episodes = np.arange(len(store)) if episodes is None else np.asarray(episodes, np.int64)
         self.episode_ends = store.episode_ends
@@ -117,6 +119,7 @@ class Dataset:
             obs_pad=torch.from_numpy(at.obs_pad),
             action_pad=torch.from_numpy(at.action_pad) if self.has_actions else None,
             future_pad=torch.from_numpy(at.future_pad) if has_future else None,
+            robot=self.robot,
         )
 
     def _values(self, name: str, index: np.ndarray) -> torch.Tensor | None:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ..envs.errors import UserError
-from . import checks_images, checks_meta, checks_motion, checks_numbers
+from . import checks_images, checks_meta, checks_motion, checks_numbers, checks_slots
 from .evidence import Evidence, Problem, Severity, gather
 from .store import Store
 
@@ -27,6 +27,7 @@ CHECKS: dict[str, Callable[[Evidence], Iterator[Problem]]] = {
     "time_gap": checks_numbers.time_gaps,
     "saturated_gripper": checks_motion.saturated_grippers,
     "state_action": checks_motion.disagreement,
+    "slots": checks_slots.mapping,
     "frozen_camera": checks_images.frozen_cameras,
     "blank_frames": checks_images.blank_frames,
     "flipped_images": checks_images.odd_ones_out,
@@ -46,10 +47,13 @@ class Finding:
     remedy: str
 
 
-def diagnose(path: Path | str, checkpoint: Path | str | None = None, *, simulate: bool = True) -> list[Finding]:
+def diagnose(
+    path: Path | str, checkpoint: Path | str | None = None, *, slots: str | None = None, simulate: bool = True
+) -> list[Finding]:
     """Examine the store at `path`; an empty list means that nothing was found.
 
-    checkpoint: a folder whose normaliser statistics are compared to the store's. simulate: draw some first frames
+    checkpoint: a folder whose normaliser statistics are compared to the store's. slots: the table that says where the
+    robot's numbers lie in the slots, by default its own. simulate: draw some first frames
     again and compare, where the simulator is installed. `UserError` where there is no store or no checkpoint.
     """
     statistics = checks_meta.load_statistics(checkpoint) if checkpoint is not None else {}
@@ -64,7 +68,7 @@ def diagnose(path: Path | str, checkpoint: Path | str | None = None, *, simulate
         if any(finding.where.startswith(("episode", "meta/episode_ends")) for finding in lengths):
             return lengths  # which rows are which episode's is unknown
         evidence = gather(store)
-    evidence.checkpoint = statistics
+    evidence.checkpoint, evidence.slots = statistics, slots
     checks = {name: check for name, check in CHECKS.items() if simulate or name != "simulator"}
     return lengths + [finding for name, check in checks.items() for finding in _findings(name, check(evidence))]
 

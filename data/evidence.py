@@ -53,7 +53,8 @@ class Rows:
 
 @dataclass(kw_only=True)
 class Evidence:
-    """A store as far as it can be read. arrays: 'state', 'action' … (N, D); pictures: camera → episode → summary."""
+    """A store as far as it can be read. arrays: 'state', 'action' … (N, D); pictures: camera → episode → summary;
+    slots: the table of the robot's slots, None for its own."""
 
     path: Path
     embodiment: Embodiment
@@ -63,6 +64,7 @@ class Evidence:
     pictures: dict[str, dict[int, Pictures]]
     unreadable: list[Problem]
     checkpoint: dict[str, Any] = field(default_factory=dict)
+    slots: str | None = None
 
     def of(self, episode: Rows, name: str) -> np.ndarray:
         """The rows of an array (n, D) that belong to an episode."""

@@ -1,4 +1,4 @@
-"""Several stores in one training: which episodes of each, with actions or without, and their shares of a batch."""
+"""Several stores in one training, of one robot or many: which episodes, with actions or without, and their shares."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..envs.errors import UserError, choose
-from ..envs.spec import Embodiment
+from ..envs.slot_tables import with_slots
+from ..envs.spec import Embodiment, rig_of
 from .batch import Batch
 from .cache import fingerprint
 from .dataset import Dataset, split_episodes
@@ -24,7 +25,9 @@ class Source:
 
     path: a store · share: how much of each batch it fills, relative to the other sources · episodes: from the first to
     before the second of each task, in the store's order; None for all · actions: False takes the frames alone · state:
-    False leaves out the robot's state, for a policy that should also know actions from frames alone.
+    False leaves out the robot's state, for a policy that should also know actions from frames alone · slots: where the
+    robot's numbers lie in the slots that all robots share: a YAML file, or one of `slot_tables.TABLES`; None for what
+    the store says, or the table of that robot's name.
     """
 
     path: str
@@ -32,6 +35,7 @@ class Source:
     episodes: tuple[int, int] | None = None
     actions: bool = True
     state: bool = True
+    slots: str | None = None
 
     def __post_init__(self):
         if self.share <= 0:
@@ -95,11 +99,13 @@ class Learned:
 class Mixture:
     """The training data of one run: a dataset for each source, and the held-out episodes of those with actions.
 
-    The first source with actions says what the robot is; the others must fit it. Episodes are held out from those that
-    no source uses where there are any, or else a share `held_out` of the used ones. acting: the stores with actions,
-    and the episodes of each that are learned from. learned: the same of every source. latents: a function of a store,
-    as the dataset's `latents`. labels: a function of a store, the actions of sources without them. reader: the
-    dataset's.
+    Sources with actions say what the robots are; those of one name must fit each other. The first is the main robot,
+    and films of unknown ones are taken for its. Episodes are held out from those that no source uses where there are
+    any, or else a share `held_out` of the used ones. robots {name: embodiment}, with their places where a source gives
+    them · acting: the stores with actions, and the episodes of each that are learned from · held {robot: dataset}: the
+    held-out episodes of its first store, `held_out` the main robot's · learn {robot: dataset}: of its first source ·
+    learned: the episodes of every source · latents: a function of a store, as the dataset's `latents` · labels: a
+    function of a store, the actions of sources without them · reader: the dataset's.
     """
 
     def __init__(
@@ -124,8 +130,10 @@ class Mixture:
         if not acting:
             raise UserError(f"none of {[s.path for s in self.sources]} has actions; a policy needs one that has")
         self.main = stores[acting[0]]
+        self.robots = _robots([(self.sources[i], stores[i].embodiment) for i in acting])
         for i, (source, store) in enumerate(zip(self.sources, stores, strict=True)):
-            (_fits if i in acting else _shares_a_camera)(self.main.embodiment, store, source)
+            if i not in acting:
+                _shares_a_camera(self._robot_of(store), store, source)
         self.acting: list[tuple[Store, np.ndarray]] = []
         sentences: dict[str, str] = {}
         for store in stores:
@@ -135,15 +143,28 @@ class Mixture:
         used = [source.pick(store) for source, store in zip(self.sources, stores, strict=True)]
         held = self._hold_out(stores, used, acting, held_out, seed)
         self.datasets, self.learned = [], []
+        self.learn: dict[str, Dataset] = {}
+        self.held: dict[str, Dataset] = {}
         for i, (source, store) in enumerate(zip(self.sources, stores, strict=True)):
             episodes = np.setdiff1d(used[i], held.get(store.path, []))
             if i in acting:
                 self.acting.append((store, episodes))
-            self.datasets.append(self._dataset(store, windows, episodes, source))
+            data = self._dataset(store, windows, episodes, source)
+            self.datasets.append(data)
+            if i in acting and data.robot not in self.held:
+                self.learn[data.robot] = data
+                self.held[data.robot] = self._dataset(store, windows, held[store.path], None)
             mark = {"path": source.path, "episodes": len(store), "mark": fingerprint(store, len(store))}
             self.learned.append(Learned(**mark, spans=_spans(episodes)))
-        self.held_out = self._dataset(self.main, windows, held[self.main.path], None)
-        self.learn = self.datasets[acting[0]]
+
+    @property
+    def held_out(self) -> Dataset:
+        """The held-out episodes of the main robot."""
+        return self.held[self.main.embodiment.name]
+
+    def stores_of(self, robot: str) -> list[tuple[Store, np.ndarray]]:
+        """The stores of a robot with its actions, and the episodes of each that are learned from."""
+        return [(store, episodes) for store, episodes in self.acting if store.embodiment.name == robot]
 
     def _hold_out(
         self, stores: list[Store], used: list[np.ndarray], acting: list[int], held_out: float, seed: int
@@ -164,19 +185,59 @@ class Mixture:
             options |= {"actions": source.actions, "state": source.state}
             if self._labels and not source.actions:
                 options["labels"] = self._labels(store)
-        return Dataset(store, windows, episodes=episodes, **options)
+        robot = self._robot_of(store)
+        return Dataset(store, windows.on(robot.control_hz), episodes=episodes, robot=robot.name, **options)
+
+    def _robot_of(self, store: Store) -> Embodiment:
+        """Whose actions its are, or would be: films are taken for the main robot's."""
+        return self.robots.get(store.embodiment.name, self.embodiment)
 
     @property
     def embodiment(self) -> Embodiment:
-        return self.main.embodiment
+        """The main robot."""
+        return self.robots[self.main.embodiment.name]
 
-    def loaders(self, batch_size: int, seed: int, workers: int, weigh: Any) -> list[Loader]:
-        """A loader for each source; their batch sizes add up to `batch_size`. weigh(dataset): weights, or None."""
-        sizes = _sizes([s.share for s in self.sources], batch_size)
+    @property
+    def rig(self) -> Embodiment:
+        """The main robot with the cameras of all."""
+        return rig_of(list(self.robots.values()))
+
+    def shares(self, mix: str = "shares", temperature: float = 1.0) -> list[float]:
+        """How much of each batch a source fills, relative to the others, by one of `MIXES`.
+
+        temperature: with mix 'temperature' a robot's weight is its number of steps to the power of 1 / temperature
+        (Conneau et al. 2020, XLM-R, §3.1, α = 1 / temperature): 1 as the data are, a large one nearly balanced.
+        """
+        if temperature <= 0:
+            raise UserError(f"the temperature of a mixture must be above 0, got {temperature}")
+        weigh = MIXES[choose(mix, MIXES, "mix of sources")]
+        parts = list(zip(self.datasets, self.sources, strict=True))
+        factor = {}
+        for robot in self.robots:
+            own = [(len(data), source.share) for data, source in parts if data.robot == robot]
+            steps, share = map(sum, zip(*own, strict=True))
+            factor[robot] = weigh(share, steps, temperature)
+        return [source.share * factor[data.robot] for data, source in parts]
+
+    def loaders(
+        self, batch_size: int, seed: int, workers: int, weigh: Any, *, mix: str = "shares", temperature: float = 1.0
+    ) -> list[Loader]:
+        """A loader for each source; their batch sizes add up to `batch_size`. weigh(dataset): weights, or None. mix,
+        temperature: see `shares`."""
+        sizes = _sizes(self.shares(mix, temperature), batch_size)
         return [
             Loader(data, batch_size=size, seed=seed + i, workers=workers, weights=weigh(data))
             for i, (data, size) in enumerate(zip(self.datasets, sizes, strict=True))
         ]
+
+
+MIXES: dict[str, Callable[[float, int, float], float]] = {
+    "shares": lambda share, steps, temperature: 1.0,
+    "balanced": lambda share, steps, temperature: 1.0 / share,
+    "temperature": lambda share, steps, temperature: steps ** (1 / temperature) / share,
+}
+"""What the shares of a robot's sources are multiplied by, from their sum, its steps and a temperature: they are taken
+as they are, each robot gets as much, or more the more steps it has."""
 
 
 def iterate(loaders: Sequence[Loader], start: int) -> Iterator[tuple[Batch, ...]]:
@@ -203,10 +264,21 @@ def _sizes(shares: Sequence[float], batch_size: int) -> list[int]:
     return sizes.tolist()
 
 
-def _fits(main: Embodiment, store: Store, source: Source) -> None:
-    lines = main.differences(store.embodiment)
-    if lines:
-        raise UserError(f"source {source.path} is of another robot or camera than the first:\n  " + "\n  ".join(lines))
+def _robots(sources: Sequence[tuple[Source, Embodiment]]) -> dict[str, Embodiment]:
+    """The robots of sources with actions; those of one name must be the same."""
+    found: dict[str, Embodiment] = {}
+    for source, own in sources:
+        embodiment = own if source.slots is None else with_slots(own, source.slots)
+        known = found.get(own.name)
+        lines = [] if known is None else known.differences(embodiment)
+        if lines:
+            raise UserError(
+                f"source {source.path} is of another robot or camera than the first of {own.name!r}:\n  "
+                + "\n  ".join(lines)
+            )
+        if known is None or source.slots is not None:
+            found[own.name] = embodiment
+    return found
 
 
 def _shares_a_camera(main: Embodiment, store: Store, source: Source) -> None:

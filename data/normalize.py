@@ -1,12 +1,13 @@
 """Numbers scaled for learning, by statistics of the training episodes; the same in training and acting."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
 from ..envs.errors import UserError, choose
+from ..envs.slots import SlotMap
 from .store import Store
 from .windows import rows_of
 
@@ -88,13 +89,20 @@ class Normalizer:
 
 
 def fit_normalizers(
-    parts: Sequence[tuple[Store, Sequence[int] | np.ndarray]], modes: dict[str, str]
+    parts: Sequence[tuple[Store, Sequence[int] | np.ndarray]],
+    modes: dict[str, str],
+    lies: Mapping[str, SlotMap] | None = None,
 ) -> dict[str, Normalizer]:
-    """A `Normalizer` for each field of `modes` ('state', 'action', 'privileged' → mode), from (store, episodes)."""
+    """A `Normalizer` for each field of `modes` ('state', 'action', 'privileged' → mode), from (store, episodes).
+
+    lies: where the numbers of a field lie in slots, for one of slots; a slot that the robot lacks stays 0.
+    """
     fitted = {}
     for name, mode in modes.items():
         choose(name, FIELDS, "field to normalise")
         values = [store.read(name)[rows_of(store.episode_ends, episodes)] for store, episodes in parts]
+        if lies and name in lies:
+            values = [lies[name].fill(v) for v in values]
         paths = ", ".join(str(store.path) for store, _ in parts)
         if not sum(map(len, values)):
             raise UserError(f"no training episodes of store {paths} to fit normalisers on")

@@ -1,7 +1,7 @@
 """From (episode ends, history, horizon) to row indices and padding masks. Pure numpy, no loop."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -26,13 +26,15 @@ class Windows:
     """What of an episode one sample sees, relative to its present step.
 
     n_obs_steps: observation steps, `obs_stride` steps apart, the last one now · horizon: actions, the first
-    now · future: how many steps ahead each foreseen frame lies, rising, from 1 on; () for none.
+    now · future: how many steps ahead each foreseen frame lies, rising, from 1 on; () for none · seconds: a chunk is
+    cut to so many at the robot's control rate (`on`), 0 for all `horizon` actions.
     """
 
     n_obs_steps: int = 1
     horizon: int = 16
     future: Sequence[int] = ()
     obs_stride: int = 1
+    seconds: float = 0.0
 
     def __post_init__(self):
         for name in ("n_obs_steps", "horizon", "obs_stride"):
@@ -42,6 +44,15 @@ class Windows:
         if not all(_is_count(f) for f in future) or list(future) != sorted(set(future)):
             raise UserError(f"windows.future must be rising numbers of steps ahead, from 1 on, got {future!r}")
         object.__setattr__(self, "future", future)
+
+    def on(self, hz: float) -> "Windows":
+        """The windows of a robot with that control rate. `UserError` where its chunk would be empty."""
+        if not self.seconds:
+            return self
+        steps = min(self.horizon, round(self.seconds * hz))
+        if steps < 1:
+            raise UserError(f"a chunk of {self.seconds:g} s has no action at {hz:g} Hz; a step takes {1 / hz:g} s")
+        return replace(self, horizon=steps, seconds=0.0)
 
     def at(self, episode_ends: np.ndarray, rows: np.ndarray) -> WindowIndex:
         """The windows whose present step is each of `rows` (n,). episode_ends: (E,) rising."""

@@ -6,6 +6,7 @@ and not a policy that silently fails. Pure data: numpy and the standard library 
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -42,11 +43,29 @@ class Camera:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a field lies in the vector that all robots share, and how its numbers get there (`envs.slots`).
+
+    slots: names of slots or of groups of them, in the order of the field's numbers; () leaves the field out · convert:
+    one of `conversions.CONVERSIONS` · scale, unit: a field's number times `scale` is measured in `unit`, by default the
+    field's own; a change per control step is '…/step' · closed, open: the field's numbers of a shut gripper and an open
+    one.
+    """
+
+    slots: tuple[str, ...]
+    convert: str = "linear"
+    unit: str = ""
+    scale: float = 1.0
+    closed: float = 0.0
+    open: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Field:
     """A named group of numbers in the state, action or privileged vector, with its unit and bounds.
 
-    `per_step`: of an absolute action, how far the robot follows it in a control step; none where the action is itself a
-    change, or not about motion.
+    per_step: of an absolute action, how far the robot follows it in a control step; None where the action is itself a
+    change, or not about motion · place: where it lies in the vector that all robots share; None where nobody has said.
     """
 
     name: str
@@ -54,6 +73,7 @@ class Field:
     low: tuple[float, ...]
     high: tuple[float, ...]
     per_step: tuple[float, ...] | None = None
+    place: Place | None = None
 
     def __post_init__(self):
         if len(self.low) != len(self.high):
@@ -116,18 +136,26 @@ class Embodiment:
         raise UserError(f"embodiment {self.name!r} has no camera {name!r}; it has {[c.name for c in self.cameras]}")
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready dictionary; `from_dict` is its exact inverse."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        """A JSON-ready dictionary; `from_dict` is its exact inverse. A field without a place does not mention it, as
+        before there were places."""
+        d = json.loads(json.dumps(dataclasses.asdict(self)))
+        for each in (*d["state"], *d["action"], *d["privileged"]):
+            if each["place"] is None:
+                del each["place"]
+        return d
 
     @classmethod
     def from_dict(cls, d: dict[str, Any]) -> "Embodiment":
-        def tuples(kind, items):
-            return tuple(kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in item.items()}) for item in items)
+        def made(kind, item):
+            return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in item.items()})
 
-        fields = {key: tuples(Field, d[key]) for key in ("state", "action", "privileged")}
+        def placed(item):
+            return item if "place" not in item else {**item, "place": made(Place, item["place"])}
+
+        fields = {key: tuple(made(Field, placed(f)) for f in d[key]) for key in ("state", "action", "privileged")}
         return cls(
             name=d["name"],
-            cameras=tuples(Camera, d["cameras"]),
+            cameras=tuple(made(Camera, camera) for camera in d["cameras"]),
             control_hz=d["control_hz"],
             conventions=d["conventions"],
             **fields,
@@ -136,17 +164,25 @@ class Embodiment:
     def differences(self, other: "Embodiment", *, ignore_look: bool = True) -> list[str]:
         """Where two specs disagree, one line each as 'what: self's, other's'. Empty when compatible.
 
-        The render look is ignored by default: stores may mix looks, and a policy may see either.
+        The render look is ignored by default: stores may mix looks, and a policy may see either. So are places that
+        only one of the two tells.
         """
         lines: list[str] = []
         _compare("", self.to_dict(), other.to_dict(), lines, skip={"look"} if ignore_look else set())
         return lines
 
 
+def rig_of(robots: Sequence[Embodiment]) -> Embodiment:
+    """The first robot with the cameras of all, by name: where several have one of the same name, the first's."""
+    cameras = {camera.name: camera for robot in reversed(robots) for camera in robot.cameras}
+    names = dict.fromkeys(camera.name for robot in robots for camera in robot.cameras)
+    return dataclasses.replace(robots[0], cameras=tuple(cameras[name] for name in names))
+
+
 def _compare(where: str, a: Any, b: Any, lines: list[str], skip: set[str]) -> None:
     if isinstance(a, dict) and isinstance(b, dict):
         for key in sorted(a.keys() | b.keys()):
-            if key not in skip:
+            if key not in skip and not (key == "place" and not (key in a and key in b)):
                 _compare(f"{where}.{key}".lstrip("."), a.get(key), b.get(key), lines, skip)
     elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
         for i, (x, y) in enumerate(zip(a, b, strict=True)):

@@ -41,6 +41,7 @@ def export(
         device = device_of(choose(runtime, EXPORTED, "exported runtime"), device)
     folder = find_checkpoint(checkpoint)
     policy = load_policy(folder, device)
+    _one_robot(policy)
     batch = _observations(policy, data, rows)
     seen, words = unbatched(batch), [policy.sentences.known[0]] * len(batch)
     foresee = policy.config.layout == "stacked"
@@ -67,13 +68,21 @@ def export(
     return found
 
 
+def _one_robot(policy: Policy) -> None:
+    if policy.transforms.shapes != policy.model.segments or len(policy.robots) > 1:
+        raise UserError(
+            f"an export is of one robot whose chunks are {policy.config.horizon} actions long, and the policy is of "
+            f"{', '.join(policy.robots)}: runtime torch or compile"
+        )
+
+
 def _observations(policy: Policy, data: Path | str | None, rows: int) -> Batch:
     config = policy.config
     if data is None:
         sizes = {"n_obs_steps": config.n_obs_steps, "horizon": config.horizon, "n_future": len(config.future)}
         return fake_batch(policy.embodiment, size=rows, **sizes)
     with Store.open(data) as store:
-        samples = Dataset(store, config.windows)
+        samples = Dataset(store, policy.transforms.windows)
         return samples.batch(np.linspace(0, len(samples) - 1, rows).astype(int))
 
 

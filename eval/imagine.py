@@ -60,11 +60,12 @@ def imagine(
     queries = list(queries) if queries else _trained(policy)
     for query in queries:
         _check(policy, query)
+    policy = policy.on(data.embodiment.name) if len(policy.robots) > 1 else policy
     lines = policy.embodiment.differences(data.embodiment)
     if lines:
         raise UserError(f"the checkpoint does not fit store {data.path}:\n  " + "\n  ".join(lines))
     numbers, learned = _numbers(policy, data, episodes)
-    dataset = Dataset(data, policy.config.windows, episodes=numbers)
+    dataset = Dataset(data, policy.transforms.windows, episodes=numbers)
     rows = [rows for rows in _looks(dataset, policy, every) if len(rows)]
     if not rows:
         raise UserError(f"no episode of {data.path} among {numbers} is longer than {policy.config.future[-1]} steps")
@@ -156,7 +157,7 @@ def _given(policy: Policy, batch: Batch, query: str) -> tuple[Given, Tensor]:
         role = role_of(query, name)
         if role in KNOWN:
             generator = torch.Generator().manual_seed(0)
-            shape = policy.model.segments[name]
+            shape = policy.transforms.shapes[name]
             shown[name] = known(role, shape, torch.Size((len(batch), 1)), generator)[:, 0]
             if name == "future":
                 cells = shape.restore(shown[name][..., None].expand(-1, -1, shape.width))[..., 0]

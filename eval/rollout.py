@@ -115,6 +115,8 @@ def evaluate(
     options = {"n_action_steps": n_action_steps, "ensemble": ensemble, "batch_shape": batch_size}
     actor = as_actor(policy, device=device, runtime=runtime, **options)
     world = import_module(registry)
+    if isinstance(actor, PolicyActor) and len(getattr(actor.policy, "robots", ())) > 1:
+        actor = _on_robot(actor, _names(actor, tasks, world), world, n_action_steps)
     if cameras is None and isinstance(actor, PolicyActor):
         cameras = actor.policy.embodiment.cameras
     plan = Plan(
@@ -230,6 +232,15 @@ def _names(actor: InsideActor | PolicyActor, tasks: Sequence[str] | None, world:
     if tasks is not None:
         return list(tasks)
     return list(actor.policy.tasks) if isinstance(actor, PolicyActor) else world.tasks()
+
+
+def _on_robot(actor: PolicyActor, tasks: Sequence[str], world: Any, n_action_steps: int | None) -> PolicyActor:
+    """The same actor on the one robot of all these tasks."""
+    robots = sorted({world.embodiment(task).name for task in tasks})
+    if len(robots) > 1:
+        raise UserError(f"the tasks are of the robots {', '.join(robots)}; evaluate those of one at a time: tasks=[…]")
+    policy: Any = actor.policy
+    return dataclasses.replace(actor, policy=policy.on(robots[0]), n_action_steps=n_action_steps)
 
 
 @contextlib.contextmanager

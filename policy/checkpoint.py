@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from .device import resolve_device
 from .model import Model
 from .policy import Policy
 from .sentences import Sentences
-from .transforms import Transforms
+from .transforms import Robot, Transforms
 
 FORMAT_VERSION = 1
 KEPT = 2  # older checkpoints are removed: the one before the newest stays, in case the newest is damaged by others
@@ -64,11 +64,15 @@ def write_policy(folder: Path, policy: Policy) -> None:
         tensors["sentences"] = policy.sentences.vectors
     save_file(tensors, folder / "model.safetensors")
     transforms = policy.transforms
-    _write_json(folder / "normalizers.json", {k: n.to_dict() for k, n in transforms.normalizers.items()})
+    robots = transforms.robots.values()
+    normalizers = dict(transforms.normalizers)  # the main robot's by the field alone
+    normalizers |= {f"{r.embodiment.name}/{k}": n for r in robots for k, n in r.normalizers.items()}
+    _write_json(folder / "normalizers.json", {k: n.to_dict() for k, n in normalizers.items()})
     about = {
         "format_version": FORMAT_VERSION,
         "model": asdict(policy.config),
         "embodiment": transforms.embodiment.to_dict(),
+        **({"robots": [r.embodiment.to_dict() for r in robots]} if robots else {}),
         "tasks": policy.tasks,
         "instructions": list(policy.sentences.known),
         "scales": dict(transforms.scales),
@@ -122,24 +126,32 @@ def load_policy(path: Path | str, device: str = "auto", runtime: str = "torch") 
         raise UserError(f"checkpoint {folder} is damaged: {error}") from error
     config = build(ModelConfig, about["model"], "model")
     embodiment = Embodiment.from_dict(about["embodiment"])
-    model = Model(config, embodiment, len(about["instructions"]))
-    sentences = Sentences(config.instruction, tuple(about["instructions"]), tensors.pop("sentences", None))
-    model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items()})
+    robots = [Embodiment.from_dict(d) for d in about.get("robots", [])]
     transforms = Transforms(
         config,
         embodiment,
-        {k: Normalizer.from_dict(d) for k, d in normalizers.items()},
+        _normalizers(normalizers, ""),
         about["scales"]
         if "scales" in about
         else {"future": about["future_scale"]},  # as written before depth was foreseen
-        model.tokenizer,
+        robots={e.name: Robot(e, _normalizers(normalizers, f"{e.name}/")) for e in robots},
     )
+    model = Model(config, transforms.rig, len(about["instructions"]))
+    sentences = Sentences(config.instruction, tuple(about["instructions"]), tensors.pop("sentences", None))
+    model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items()})
+    transforms = replace(transforms, tokenizer=model.tokenizer)
     model = at_work(model.eval(), runtime, folder, device)
     noted = about.get("learned")
     learned = None if noted is None else [build(Learned, one, "learned") for one in noted]
     policy = Policy(model, transforms, sentences, about["tasks"], device, learned)
     policy.runtime = runtime
     return policy
+
+
+def _normalizers(saved: dict[str, Any], prefix: str) -> dict[str, Normalizer]:
+    """Those of one robot, whose fields have its prefix."""
+    own = {key.removeprefix(prefix): d for key, d in saved.items() if key.startswith(prefix)}
+    return {key: Normalizer.from_dict(d) for key, d in own.items() if "/" not in key}
 
 
 def read_about(folder: Path) -> dict[str, Any]:

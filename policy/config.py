@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from ..data.windows import Windows
 from ..envs.errors import UserError, choose
+from ..envs.slots import SPACES
 from .diffusion.path import PATHS, TARGETS
 from .diffusion.solve import RULES
 from .diffusion.times import GRIDS, TIMES
@@ -99,13 +100,22 @@ class ModelConfig:
     poses: denoise the robot's state at the foreseen steps in the place of actions; a planner drives there.
     layout: 'tokens' gives each frame and action tokens of its own, and the observation a clean context that is encoded
     once; 'sequence' is MoDE's: one causal sequence of noise (`noise_token`), instruction, cameras, state and what is
-    denoised, all at its time; 'stacked' is PAD's: steps lie on channels, the present frame and state beside them, and
-    the instruction joins the time. coupling: which denoised segment sees which (`segments.COUPLINGS`). times:
-    'independent' draws a time for each segment, 'shared' one for all, by the law of the actions' process. own_final: a
-    final modulation for each segment. goal_dropout: share of samples that learn without their instruction.
+    denoised, all at its time; 'crossed' is RDT's: noise, state, control rate and actions see each other, and attend to
+    instruction and images, which are encoded once, where the backbone has `cross`; 'stacked' is PAD's: steps lie on
+    channels, the present frame and state beside them, and the instruction joins the time. coupling: which denoised
+    segment sees which (`segments.COUPLINGS`). times: 'independent' draws a time for each segment, 'shared' one for all,
+    by the law of the actions' process. own_final: a final modulation for each segment. goal_dropout: share of samples
+    that learn without their instruction.
     draws: noise draws of each query per encoded observation in training; a number below 1 draws once for that share
     of the batch, and 0 leaves the query out. Query 'continue' observes the first 1 to horizon/2 actions, which
     real-time chunking needs.
+    space: what numbers of state and action are: a robot's own ('native': one robot), the slots that all robots share
+    ('slots', `envs.slots`) or its own with zeros after them ('padded', naive); with the last two the network is told
+    which are there, and many robots can be learned. masked: what is not there is no input, no output and no loss; False
+    learns that it is 0, as RDT does. seconds: chunks are cut to so many at each robot's rate, 0 for `horizon` actions.
+    rate_token: a token tells the control rate. modality_dropout: share of samples that learn without their state, the
+    rate, the word of which of the state is there, and each frame, drawn apart (RDT, §4.2). adaptor_depth, head_depth:
+    layers of the maps from state and actions to tokens, and of those back.
     """
 
     name: str
@@ -126,6 +136,13 @@ class ModelConfig:
     action_process: Process = field(default_factory=Process)
     future_process: Process = field(default_factory=_frames)
     poses: bool = False
+    space: str = "native"
+    masked: bool = True
+    seconds: float = 0.0
+    rate_token: bool = False
+    modality_dropout: float = 0.0
+    adaptor_depth: int = 1
+    head_depth: int = 1
     layout: str = "tokens"
     noise_token: bool = True
     goal_dropout: float = 0.0
@@ -141,17 +158,18 @@ class ModelConfig:
     def __post_init__(self):
         choose(self.coupling, COUPLINGS, "coupling")
         choose(self.times, ("independent", "shared"), "coupling of times")
-        choose(self.layout, ("tokens", "stacked", "sequence"), "layout")
-        if self.solver.cache and self.layout != "tokens":
+        choose(self.layout, ("tokens", "stacked", "sequence", "crossed"), "layout")
+        if self.solver.cache and self.layout in ("stacked", "sequence"):
             how = "on the channels" if self.layout == "stacked" else "in the sequence"
             raise UserError(
                 f"model {self.name!r} sees the observation {how} of what it denoises, so there is nothing to "
                 "cache: solver.cache=null"
             )
         self._check_sequence()
+        self._check_space()
         if not 0 <= self.goal_dropout < 1:
             raise UserError(f"goal_dropout is a share of samples from 0 to below 1, got {self.goal_dropout}")
-        for name in ("pixels", "n_obs_steps", "horizon", "n_action_steps"):
+        for name in ("pixels", "n_obs_steps", "horizon", "n_action_steps", "adaptor_depth", "head_depth"):
             positive(name, getattr(self, name))
         if self.n_action_steps > self.horizon:
             raise UserError(
@@ -180,6 +198,15 @@ class ModelConfig:
     def _check_sequence(self) -> None:
         """In a causal sequence actions come before frames, and experts that choose among all tokens look ahead."""
         experts, causal = self.backbone.experts, self.layout == "sequence"
+        if (self.layout == "crossed") != bool(self.backbone.cross):
+            raise UserError(
+                f"layout {self.layout!r} and backbone.cross={list(self.backbone.cross)} do not fit: layout 'crossed' "
+                "and conditions to attend to go together"
+            )
+        if self.layout == "crossed" and (self.coupling != "full" or self.backbone.positions == "rotary"):
+            raise UserError(
+                "layout 'crossed' lets all tokens see each other and adds positions: coupling=full, not rotary"
+            )
         if causal and self.coupling not in ("action_blind", "decoupled"):
             raise UserError(
                 f"layout 'sequence' is causal, actions before frames, so coupling {self.coupling!r} is not possible: "
@@ -189,6 +216,22 @@ class ModelConfig:
             raise UserError(
                 "router 'expert_choice' gives each expert the tokens that want it most of all there are, so every "
                 "token sees every other: coupling=full, and another layout than 'sequence'"
+            )
+
+    def _check_space(self) -> None:
+        choose(self.space, SPACES, "space of states and actions")
+        if self.space == "native" and not self.masked:
+            raise UserError("masked=false is about what a robot lacks of a shared space: space=slots or padded")
+        if self.seconds < 0:
+            raise UserError(f"seconds is how long a chunk is, 0 for horizon actions, got {self.seconds:g}")
+        if not 0 <= self.modality_dropout < 1:
+            raise UserError(f"modality_dropout is a share of samples from 0 to below 1, got {self.modality_dropout:g}")
+        deeper = self.adaptor_depth > 1 or self.head_depth > 1
+        shared = self.space != "native" or self.seconds or self.rate_token or self.modality_dropout or deeper
+        if shared and (self.layout == "stacked" or self.poses or self.action_process.variance == "learned"):
+            raise UserError(
+                "space, seconds, rate_token, modality_dropout, adaptor_depth and head_depth need chunks of actions "
+                "with a token each: not layout 'stacked', not poses, not a learned variance of actions"
             )
 
     def _check_query(self, query: str) -> None:
@@ -213,7 +256,7 @@ class ModelConfig:
     @property
     def windows(self) -> Windows:
         """What of an episode one sample sees."""
-        return Windows(n_obs_steps=self.n_obs_steps, horizon=self.horizon, future=self.future)
+        return Windows(n_obs_steps=self.n_obs_steps, horizon=self.horizon, future=self.future, seconds=self.seconds)
 
     @property
     def acting(self) -> str:

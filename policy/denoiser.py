@@ -1,6 +1,6 @@
 """The denoiser: segments embedded as tokens, the backbone, and one head for each segment. It knows no robot."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from .diffusion.path import PATHS, input_scale
 from .nn.backbone import Backbone, Context, Timed
 from .nn.config import BackboneConfig
 from .nn.experts import Bank
-from .nn.linear import Linear
+from .nn.linear import mlp
 from .nn.rope import rotary_table
 from .nn.routing import Usage
 from .segments import Segment, allowed
@@ -72,7 +72,10 @@ class Denoiser(nn.Module):
     segments: every segment that can take part, in the order of the sequence · processes: how each is noised · coupling:
     who sees whom · beside: clean channels that join a segment's · places: positions (L, 3) of a segment's tokens ·
     own_final: a final modulation for each segment · noise_token: a token of the time comes before those of
-    `Encoding.lead`. Letters: B batch, N noise draws, L tokens, D width, C channels.
+    `Encoding.lead` · masked: segments whose clean channels say which of their values are there; the others are nothing,
+    neither in nor out · causal: a sequence that has leading tokens · embed_depth, head_depth: layers of the maps
+    between values and tokens. A segment may have fewer tokens than here: its first ones. Letters: B batch, N noise
+    draws, L tokens, D width, C channels.
     """
 
     def __init__(
@@ -86,19 +89,26 @@ class Denoiser(nn.Module):
         places: Mapping[str, Tensor] | None = None,
         own_final: bool = False,
         noise_token: bool = False,
+        masked: Collection[str] = (),
+        causal: bool = True,
+        embed_depth: int = 1,
+        head_depth: int = 1,
     ):
         super().__init__()
+        self.masked, self.causal = frozenset(masked), causal
         d, beside = backbone.width, beside or {}
         self.segments, self.processes = dict(segments), dict(processes)
         self.coupling, self.own_final, self.noise_token = coupling, own_final, noise_token
         self.places = dict(places) if places else {k: s.positions(range(s.steps), 1.0) for k, s in segments.items()}
         self.backbone = Backbone(backbone, len(self.segments) if own_final else 1)
         self.position = nn.ParameterDict({k: self._positions(k) for k in self.segments})
-        self.embed = nn.ModuleDict({k: Linear(s.width + beside.get(k, 0), d) for k, s in self.segments.items()})
-        self.head = nn.ModuleDict({k: Linear(d, self._outputs(k)) for k in self.segments})
+        inputs = {k: s.width + beside.get(k, 0) for k, s in self.segments.items()}
+        self.embed = nn.ModuleDict({k: mlp(n, d, d, embed_depth) for k, n in inputs.items()})
+        self.head = nn.ModuleDict({k: mlp(d, d, self._outputs(k), head_depth) for k in self.segments})
         for head in self.head.values():
-            nn.init.zeros_(head.weight)  # type: ignore[arg-type]
-            nn.init.zeros_(head.bias)  # type: ignore[arg-type]
+            last = head[-1] if isinstance(head, nn.Sequential) else head
+            nn.init.zeros_(last.weight)  # type: ignore[arg-type]
+            nn.init.zeros_(last.bias)  # type: ignore[arg-type]
 
     def _outputs(self, name: str) -> int:
         """Channels of a head: the target, and beside it the variance where that is learned."""
@@ -127,8 +137,9 @@ class Denoiser(nn.Module):
         for name, segment in segments.items():
             x = self._input(name, segment)
             if name in encoding.beside:
-                x = torch.cat([x, encoding.beside[name].unsqueeze(1).expand(-1, x.shape[1], -1, -1)], dim=-1)
-            tokens.append(self.embed[name](x) + self._seen(name, self.position[name], encoding.views))
+                beside = encoding.beside[name].unsqueeze(1).expand(-1, x.shape[1], -1, -1)
+                x = torch.cat([x * beside if name in self.masked else x, beside], dim=-1)
+            tokens.append(self.embed[name](x) + self._seen(name, self.position[name], segment, encoding.views))
         hidden = self.backbone.denoise(
             torch.cat(tokens, dim=2),
             timed,
@@ -146,10 +157,11 @@ class Denoiser(nn.Module):
             else wiring.selector[:, :, -sum(lengths) :].split(lengths, dim=2)
         )
         kinds = [list(self.segments).index(name) if self.own_final else 0 for name in segments]
-        return {
+        found = {
             name: self.head[name](self.backbone.finish(part, timed.rows, which, kind))
             for name, part, which, kind in zip(segments, hidden.split(lengths, dim=2), chosen, kinds, strict=True)
         }
+        return found | {name: found[name] * encoding.beside[name].unsqueeze(1) for name in self.masked & found.keys()}
 
     def _lead(self, encoding: Encoding, segments: Mapping[str, Segment], timed: Timed) -> list[Tensor]:
         """What stands before the denoised tokens in their sequence: the noise, and the observation."""
@@ -194,7 +206,7 @@ class Denoiser(nn.Module):
     def wiring(self, segments: Mapping[str, Segment], encoding: Encoding) -> Wiring:
         """How the tokens of these segments meet."""
         segments = self._ordered(segments)
-        where = [self._seen(name, self.places[name], encoding.views) for name in segments]
+        where = [self._seen(name, self.places[name], segment, encoding.views) for name, segment in segments.items()]
         lead = 0
         if encoding.lead is not None and encoding.where is not None:
             noise = [torch.zeros(1, 3)] if self.noise_token else []
@@ -203,11 +215,11 @@ class Denoiser(nn.Module):
         rotary = self.rotary(where, next(iter(segments.values())).x)
         return Wiring(self._selector(segments, lead), rotary, self._mask(segments, len(encoding.context), lead))
 
-    def _seen(self, name: str, values: Tensor, views: tuple[int, ...] | None) -> Tensor:
-        """The values (L, ...) of the tokens of a segment whose cameras are there."""
+    def _seen(self, name: str, values: Tensor, segment: Segment, views: tuple[int, ...] | None) -> Tensor:
+        """The values (L, ...) of the tokens of a segment that are there: of some cameras, or of the first steps."""
         shape = self.segments[name]
         if views is None or shape.views == 1:
-            return values
+            return values[: segment.x.shape[2]]
         cells = shape.rows * shape.columns
         return values.view(-1, shape.views, cells, values.shape[-1])[:, list(views)].flatten(0, 2)
 
@@ -239,7 +251,7 @@ class Denoiser(nn.Module):
     def _mask(self, segments: dict[str, Segment], context: int, lead: int) -> Tensor | None:
         tokens = [(name, s.observed) for name, s in segments.items() for _ in range(s.x.shape[2])]
         table, device = allowed(tokens, self.coupling), next(iter(segments.values())).x.device
-        if lead:
+        if lead and self.causal:
             whole = torch.ones(lead + len(tokens), lead + len(tokens), dtype=torch.bool).tril()
             among = whole[lead:, lead:]  # causal, but what is observed is visible to all
             among |= torch.tensor([observed for _, observed in tokens])

@@ -3,6 +3,7 @@
 from typing import Any
 
 from ..data.mixture import Mixture
+from ..envs.spec import Embodiment
 from .config import ModelConfig
 from .device import resolve_device, resolve_precision
 from .fitting import TrainConfig
@@ -17,17 +18,17 @@ def describe(model: ModelConfig | TokenizerConfig, data: Any, train: TrainConfig
     if isinstance(model, TokenizerConfig):
         return _describe_tokenizer(model)
     mixture = Mixture(data, model.windows, held_out=train.held_out, seed=train.seed, reader=train.reader)
-    network = Model(model, mixture.embodiment, len(mixture.tasks))
+    network = Model(model, mixture.rig, len(mixture.tasks))
     steps, episodes = (
         sum(len(x) for x in parts) for parts in (mixture.datasets, [d.episodes for d in mixture.datasets])
     )
-    tasks, hz = len(mixture.tasks), mixture.embodiment.control_hz
+    tasks, robots = len(mixture.tasks), [_robot(model, robot) for robot in mixture.robots.values()]
     count = sum(p.numel() for p in network.parameters())
     parts = {name: sum(p.numel() for p in child.parameters()) for name, child in network.named_children()}
     idle = sum(module.idle for module in network.modules() if isinstance(module, Experts))
     active = f", {count - idle:,} of them active" if idle else ""
     observed = model.layout != "stacked"
-    context = network.image_tokens() + model.n_obs_steps + 1 if observed else 0
+    context = network.image_tokens() + model.n_obs_steps + model.rate_token + 1 if observed else 0
     device = resolve_device(train.device)
     seen = train.steps * train.batch_size * train.accumulate
     segments = ", ".join(f"{name} {s.tokens} x {s.width}" for name, s in network.segments.items())
@@ -36,7 +37,8 @@ def describe(model: ModelConfig | TokenizerConfig, data: Any, train: TrainConfig
         ("parameters", f"{count:,}{active} ({', '.join(f'{k} {v:,}' for k, v in parts.items() if v)})"),
         (
             "context tokens",
-            f"{context}: {network.image_tokens()} image, {model.n_obs_steps} state, 1 instruction"
+            f"{context}: {network.image_tokens()} image, {model.n_obs_steps} state, "
+            f"{'1 control rate, ' if model.rate_token else ''}1 instruction"
             if observed
             else "none: the observation joins the channels, the instruction the time",
         ),
@@ -47,7 +49,7 @@ def describe(model: ModelConfig | TokenizerConfig, data: Any, train: TrainConfig
             "chunk",
             f"poses {', '.join(map(str, model.future))} steps ahead, {model.n_action_steps} driven to"
             if model.poses
-            else f"{model.horizon} actions ({1000 * model.horizon / hz:.0f} ms), {model.n_action_steps} executed",
+            else "; ".join(robots),
         ),
         ("solver", f"{model.solver.rule}, {model.solver.steps} steps"),
         ("data", f"{episodes} episodes to learn from, {steps:,} steps, {tasks} task(s)"),
@@ -55,6 +57,13 @@ def describe(model: ModelConfig | TokenizerConfig, data: Any, train: TrainConfig
         ("precision", resolve_precision(train.precision, device)),
     ]
     return "\n".join(f"{name:16} {value}" for name, value in rows)
+
+
+def _robot(model: ModelConfig, robot: Embodiment) -> str:
+    """The chunk of a robot."""
+    n = model.windows.on(robot.control_hz).horizon
+    executed = min(model.n_action_steps, n)
+    return f"{n} actions ({1000 * n / robot.control_hz:.0f} ms) of {robot.name}, {executed} executed"
 
 
 def _describe_tokenizer(model: TokenizerConfig) -> str:

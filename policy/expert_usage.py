@@ -80,7 +80,7 @@ def expert_usage(policy: Policy, batch: Batch) -> ExpertUsage:
             with _ways(model) as seen:
                 segment_losses(model, prepared, {policy.config.acting: 1}, generator, lesson=_At(t))
             tokens = torch.stack(seen)  # (layers, L, E)
-            lengths = [model.segments[name].tokens for name in names]
+            lengths = [policy.transforms.shapes[name].tokens for name in names]
             lead, *parts = tokens.split([tokens.shape[1] - sum(lengths), *lengths], dim=1)
             for kind, part in zip([OBSERVED, *names], [lead, *parts], strict=True):
                 if part.shape[1]:

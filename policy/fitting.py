@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..data.batch import Batch
 from ..data.dataset import READERS
 from ..data.loader import Loader
-from ..data.mixture import Mixture, iterate
+from ..data.mixture import MIXES, Mixture, iterate
 from ..envs.errors import UserError, choose
 from .checkpoint import load_training, optimizer_tensors, restore_optimizer, write_checkpoint
 from .config import positive
@@ -40,7 +40,8 @@ class TrainConfig:
     confusion, de Haan et al. 2019) · early: how much likelier the first `early_steps` steps of an episode are drawn ·
     accumulate: batches for one update · lora: rank of the change to a trained backbone's weights, 0 to train them whole
     (`nn.lora`) · recompute: less memory for a third more time (activation checkpointing) ·
-    reader: of frames, one of `dataset.READERS` · every: 0 for never.
+    reader: of frames, one of `dataset.READERS` · mix, temperature: how much of a batch each robot fills, see
+    `Mixture.shares` · every: 0 for never.
     """
 
     steps: int = 1000
@@ -64,6 +65,8 @@ class TrainConfig:
     precision: str = "auto"
     compile: bool = False
     recompute: bool = False
+    mix: str = "shares"
+    temperature: float = 1.0
     reader: str = "memmap"
     workers: int = 0
     log_every: int = 10
@@ -76,6 +79,7 @@ class TrainConfig:
             positive(name, getattr(self, name))
         choose(self.schedule, ("cosine", "constant"), "learning-rate schedule")
         choose(self.reader, READERS, "reader of frames")
+        choose(self.mix, MIXES, "mix of sources")
         if self.lora < 0:
             raise UserError(f"lora is a rank, 0 to train all weights, got {self.lora}")
         if self.state_noise < 0:

@@ -1,6 +1,7 @@
 """Observations of the world (dictionaries of numpy arrays) → the network's, checked, padded to one batch shape."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,8 @@ def observe(
     sentence = sentences.inputs([*instructions, *[instructions[0]] * stack.pad]).to(device)
     seen = _seen(transforms, observations, stack)
     now = transforms.maps(seen[:, :, -1:]) if foresee else {}
-    return transforms.observe(seen, now, _state(observations, stack), sentence)
+    observation = transforms.observe(seen, now, _state(observations, stack), sentence)
+    return replace(observation, views=transforms.views(transforms.cameras))
 
 
 def unbatched(batch: Batch) -> list[dict[str, Any]]:

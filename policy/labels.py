@@ -38,7 +38,7 @@ def labels_of(policy: Policy) -> Callable[[Store], Path]:
 
 def infer(policy: Policy, store: Store) -> np.ndarray:
     """The action of every step of a store, in the robot's units: (N, A) float32. The robot's state is not asked for."""
-    data = Dataset(store, policy.config.windows, actions=False)
+    data = Dataset(store, policy.transforms.windows, actions=False)
     sums = np.zeros((store.n_steps, policy.embodiment.action_dim))
     counts = np.zeros((store.n_steps, 1))
     ends = data.episode_ends[data.episode]

@@ -52,7 +52,7 @@ class TokenizerTrainer(Fitting[Tokenizer]):
     def __init__(self, data: Any, model: TokenizerConfig, config: TrainConfig):
         super().__init__(config)
         mixture = Mixture(data, Windows(horizon=1), held_out=config.held_out, seed=config.seed, reader=config.reader)
-        self.about, self.data, self.held_out = model, mixture.learn, mixture.held_out
+        self.about, self.data, self.held_out = model, mixture.learn[mixture.embodiment.name], mixture.held_out
         self.origin = {"stores": marks(mixture)}
         self.tokenizer = Tokenizer(model.autoencoder).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.begin(

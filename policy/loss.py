@@ -129,31 +129,37 @@ def objective(
 
     sources: batches with their instructions. The samples of one all have the same modalities (robot or video alone), so
     what is absent is left out of the sequence and of the loss. A segment's loss is the mean over the samples that have
-    it, so those that lack it change none of its gradient. step: the update, for weights that rise. teach: another
-    lesson than to denoise.
+    it, so those that lack it change none of its gradient. Where there are several robots the parts also tell each
+    one's, as 'action/ROBOT'. step: the update, for weights that rise. teach: another lesson than to denoise.
     """
     config = model.config
     usage: list[Usage] = []
     sums: dict[str, Tensor] = {}
     samples: dict[str, int] = {}
     for batch, sentence in sources:
+        own = transforms.on(batch.robot or transforms.embodiment.name)
         observation, prepared = prepare(
-            model, transforms, batch, sentence, generator, image_shift, state_noise, usage, alignment is not None
+            model, own, batch, sentence, generator, image_shift, state_noise, usage, alignment is not None
         )
         lesson = Lesson() if teach is None else teach(observation, prepared.encoding)
         shared = config.times == "shared"
         parts = segment_losses(model, prepared, config.draws, generator, shared_time=shared, lesson=lesson, usage=usage)
-        if alignment is not None and batch.privileged is not None:
-            goal = transforms.normalizers["privileged"].normalise(batch.privileged)
-            parts["align"] = alignment(prepared.encoding.context, model.image_tokens(), goal)
-        for name, value in parts.items():
+        if alignment is not None and batch.privileged is not None and "privileged" in own.normalizers:
+            goal = own.normalizers["privileged"].normalise(batch.privileged)
+            parts["align"] = alignment(prepared.encoding.context, model.image_tokens(observation.views), goal)
+        apart = {f"{name}/{own.embodiment.name}": value for name, value in parts.items()} if transforms.robots else {}
+        for name, value in (parts | apart).items():
             sums[name] = sums.get(name, torch.zeros_like(value)) + len(batch) * value
             samples[name] = samples.get(name, 0) + len(batch)
     means = {name: value / samples[name] for name, value in sums.items()}
-    weights = {name: align_weight if name == "align" else config.process(name).weight_at(step) for name in means}
+    weights = {
+        name: align_weight if name == "align" else config.process(name).weight_at(step)
+        for name in means
+        if "/" not in name  # a robot's part is in the whole already
+    }
     for name, (weight, value) in expert_losses(model.backbone, usage).items() if usage else ():
         means[name], weights[name] = value, weight
-    total = torch.stack([weights[name] * value for name, value in means.items()]).sum()
+    total = torch.stack([weight * means[name] for name, weight in weights.items()]).sum()
     return Losses(total, {name: value.detach() for name, value in means.items()})
 
 
@@ -172,13 +178,16 @@ def prepare(
     offset = _offsets(len(batch), image_shift, generator, batch.task.device)
     noise = None
     if state_noise and batch.state is not None:
-        noise = state_noise * torch.randn(batch.state.shape, generator=generator, device=batch.state.device)
+        size = (*batch.state.shape[:-1], transforms.normalizers["state"].size)
+        noise = state_noise * torch.randn(size, generator=generator, device=batch.state.device)
     seen = transforms.seen(batch.images, batch.depth, offset)
     observation = transforms.observe(seen, transforms.present(batch, seen), batch.state, sentence, noise)
     told = None
     if model.training and model.config.goal_dropout:
         told = torch.rand(len(batch), generator=generator, device=batch.task.device) >= model.config.goal_dropout
     observation = replace(observation, views=transforms.views(batch.images), told=told)
+    if model.training and model.config.modality_dropout:
+        observation = _forget(observation, model.config.modality_dropout, generator, shared=bool(transforms.lies))
     targets = transforms.targets(batch, observation.now, offset)
     done = None if transforms.config.poses else batch.action_executed  # poses are what came of it
     executed = None if done is None else transforms.action(done)
@@ -234,8 +243,7 @@ def _draw(
         eps = torch.randn(x0.shape, generator=generator, device=x0.device)
         t = lesson.times(process, x0.shape[:2], generator, x0.device) if shared is None else shared
         shared = t if shared_time else None
-        shape = replace(shape, views=shape.views * x0.shape[2] // shape.tokens)  # some cameras may be absent
-        clean = known(role, shape, x0.shape[:2], generator) if role in KNOWN else None
+        clean = known(role, shape.holding(x0.shape[2]), x0.shape[:2], generator) if role in KNOWN else None
         drawn[name] = Drawn(x0, eps, assume(role, x0, eps, t, PATHS[process.path], clean))
     return drawn
 
@@ -280,6 +288,23 @@ def _masked_mean(error: Tensor, keep: Tensor, segment: Segment) -> Tensor:
         error = error.mean(dim=-1, keepdim=True)
     mask = mask.expand(error.shape)
     return (error * mask).sum() / mask.sum().clamp(min=1)
+
+
+def _forget(observation: Observation, share: float, generator: torch.Generator, *, shared: bool) -> Observation:
+    """Some samples without their state (its mean stands there), the word of which of it is there, the rate, and some
+    of their frames (grey), each drawn apart: RDT's, whose instruction is `goal_dropout`. shared: is the state in slots?
+    """
+    images, state, rate = observation.images, observation.state, observation.rate
+
+    def kept(*size: int) -> Tensor:
+        return torch.rand(size, generator=generator, device=images.device) >= share
+
+    images = images * kept(*images.shape[:3])[..., None, None, None]
+    if state is not None:
+        parts = state.chunk(2, dim=-1) if shared else (state,)
+        state = torch.cat([part * kept(len(part))[:, None, None] for part in parts], dim=-1)
+    rate = None if rate is None else rate * kept(len(rate))
+    return replace(observation, images=images, state=state, rate=rate)
 
 
 def _offsets(size: int, most: int, generator: torch.Generator, device: torch.device) -> Tensor | None:

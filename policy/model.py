@@ -1,17 +1,20 @@
 """The network of every preset: what encodes the observation, before the denoiser."""
 
+from collections.abc import Sequence
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..envs.slots import SPACES
 from ..envs.spec import Embodiment
 from .config import ModelConfig
 from .denoiser import Denoiser, Encoding, normal
-from .nn.backbone import Context, Timed
-from .nn.linear import Linear
+from .nn.backbone import Context, Timed, sinusoid
+from .nn.linear import Linear, mlp
 from .nn.routing import Usage
 from .positions import context_positions, segment_positions
-from .shapes import beside_widths, segment_shapes
+from .shapes import beside_widths, segment_shapes, state_width
 from .tokens.images import STEMS
 from .tokens.kl import Tokenizer
 from .tokens.language import VECTOR_DIM
@@ -37,7 +40,11 @@ class Model(Denoiser):
             beside=beside_widths(config, embodiment),
             places={name: segment_positions(name, shape, config) for name, shape in shapes.items()},
             own_final=config.own_final,
-            noise_token=config.noise_token and config.layout == "sequence",
+            noise_token=config.noise_token and config.layout in ("sequence", "crossed"),
+            causal=config.layout == "sequence",
+            embed_depth=config.adaptor_depth,
+            head_depth=config.head_depth,
+            masked=("action",) if SPACES[config.space] and config.masked else (),
         )
         self.config = config
         self.views, d = len(embodiment.cameras), config.backbone.width
@@ -58,7 +65,9 @@ class Model(Denoiser):
         if config.center_images:
             self.register_buffer("mean_frame", torch.zeros(self.views, 1, side, side, config.channels))
             self.register_buffer("frame_spread", torch.ones(1))
-        self.from_state = Linear(embodiment.state_dim, d)
+        self.from_state = mlp(state_width(config, embodiment), d, d, config.adaptor_depth)
+        if config.rate_token:
+            self.from_rate = nn.Sequential(Linear(d, d), nn.SiLU(), Linear(d, d))
         self.image_position = normal(self.views * config.n_obs_steps * config.image.count(side, side), d)
         self.state_position = normal(config.n_obs_steps, d)
 
@@ -67,16 +76,26 @@ class Model(Denoiser):
         assert self.tokenizer is not None
         self.tokenizer.load_state_dict(tokenizer.state_dict())
 
-    def image_tokens(self) -> int:
-        """Tokens of the observed frames in the context."""
-        return 0 if self.config.layout == "stacked" else self.image_position.shape[0]
+    def image_tokens(self, views: tuple[int, ...] | None = None) -> int:
+        """Tokens of the observed frames in the context, of some cameras or of all."""
+        if self.config.layout == "stacked":
+            return 0
+        return self.image_position.shape[0] * len(views or range(self.views)) // self.views
 
     @torch.no_grad()
-    def center_on(self, images: Tensor) -> None:
-        """Take mean frames, and the spread around them, from training frames (B, V, T, H, W, C) where centred."""
-        if self.config.center_images:
-            self.mean_frame.copy_(images.mean(dim=(0, 2)).unsqueeze(1))
-            self.frame_spread.copy_((images - self.mean_frame).std().clamp(min=1e-3))
+    def center_on(self, samples: Sequence[tuple[tuple[int, ...] | None, Tensor]]) -> None:
+        """Take mean frames, and the spread around them, from training frames where centred.
+
+        samples: of each robot, which of the cameras its are (None: all) and their frames (B, V, T, H, W, C).
+        """
+        if not self.config.center_images:
+            return
+        placed = [(list(views or range(self.views)), images) for views, images in samples]
+        for view in range(self.views):
+            seen = [images[:, views.index(view)] for views, images in placed if view in views]
+            self.mean_frame[view].copy_(torch.cat([x.flatten(0, 1) for x in seen]).mean(dim=0))
+        rest = torch.cat([(images - self.mean_frame[views]).flatten() for views, images in placed])
+        self.frame_spread.copy_(rest.std().clamp(min=1e-3))
 
     def encode(
         self,
@@ -95,12 +114,23 @@ class Model(Denoiser):
             sentence = sentence * observation.told[:, None]
         if self.config.layout == "stacked":
             return Encoding(Context([]), observation.beside, sentence, observation.views)
+        if self.config.layout == "crossed":
+            return self._crossed(observation, sentence)
         tokens = self._observed(observation, sentence)
         if self.config.layout == "sequence":
             return self.led(tokens, observation)
         rotary = self.rotary([self._where(observation)], tokens)
         context = self.backbone.encode(tokens, rotary=rotary, clean=clean, usage=usage, whole=whole)
         return Encoding(context, observation.beside, views=observation.views)
+
+    def _crossed(self, observation: Observation, sentence: Tensor) -> Encoding:
+        """State and rate lead the sequence; instruction and images are what it attends to."""
+        images = self._images(observation.images, sentence, observation.views)
+        context = self.backbone.condition({"language": sentence.unsqueeze(1), "images": images})
+        nothing = sentence.new_zeros(len(sentence), 0, sentence.shape[-1])
+        lead = torch.cat([nothing, *self._state(observation), *self._rate(observation)], dim=1)
+        where = torch.zeros(lead.shape[1], 3)
+        return Encoding(context, observation.beside, views=observation.views, lead=lead, where=where)
 
     def led(self, lead: Tensor, observation: Observation) -> Encoding:
         """The encoding of an observation whose tokens (B, M, D) lead the sequence."""
@@ -109,15 +139,24 @@ class Model(Denoiser):
 
     def _where(self, observation: Observation) -> Tensor:
         """Where the tokens of an observation stand (M, 3)."""
-        v, with_state = observation.images.shape[1], observation.state is not None
-        return context_positions(self.config, v, with_state=with_state)
+        with_state, with_rate = observation.state is not None, observation.rate is not None
+        return context_positions(self.config, observation.images.shape[1], with_state=with_state, with_rate=with_rate)
 
     def _observed(self, observation: Observation, sentence: Tensor) -> Tensor:
         """Tokens (B, M, D) of what is observed."""
         images = self._images(observation.images, sentence, observation.views)
-        state = [] if observation.state is None else [self.from_state(observation.state) + self.state_position]
-        instruction, rest = sentence.unsqueeze(1), [images, *state]
+        instruction, rest = sentence.unsqueeze(1), [images, *self._state(observation), *self._rate(observation)]
         return torch.cat([instruction, *rest] if self.config.layout == "sequence" else [*rest, instruction], dim=1)
+
+    def _state(self, observation: Observation) -> list[Tensor]:
+        """Tokens (B, T, D) of the state, if there is one."""
+        return [] if observation.state is None else [self.from_state(observation.state) + self.state_position]
+
+    def _rate(self, observation: Observation) -> list[Tensor]:
+        """A token (B, 1, D) of the control rate, if it is told."""
+        if observation.rate is None:
+            return []
+        return [self.from_rate(sinusoid(observation.rate / 1000, self.config.backbone.width))[:, None]]
 
     def _images(self, images: Tensor, sentence: Tensor, seen: tuple[int, ...] | None) -> Tensor:
         """Tokens (B, V T L, D) of frames (B, V, T, H, W, C) of the cameras that are there."""

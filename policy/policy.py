@@ -1,5 +1,6 @@
 """A trained policy at work: `act` on observations, `imagine` what comes, or ask it any other query."""
 
+import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -51,7 +52,7 @@ class Answer:
 
 
 class Policy:
-    """Weights and the transforms that they were trained with. Runs in fp32, without gradients.
+    """Weights and the transforms that they were trained with, on one of its robots. Runs in fp32, without gradients.
 
     learned: the episodes that it was trained on, so that nothing is measured on those by mistake; None: not known.
     The noise of a row depends on its key alone, and a batch is padded to one fixed shape, so that an action does not
@@ -79,7 +80,22 @@ class Policy:
 
     @property
     def embodiment(self) -> Embodiment:
+        """The robot that it is on."""
         return self.transforms.embodiment
+
+    @property
+    def robots(self) -> list[str]:
+        """All robots that it was trained on, the main one first."""
+        return list(self.transforms.robots) or [self.embodiment.name]
+
+    def on(self, robot: str) -> "Policy":
+        """The same weights on another of its robots: it then takes that one's observations and tells its actions.
+
+        Raises `UserError` that names both sides where it was not trained on a robot of that name.
+        """
+        other = copy.copy(self)
+        other.transforms = self.transforms.on(robot)
+        return other
 
     @property
     def n_obs_steps(self) -> int:
@@ -87,11 +103,12 @@ class Policy:
 
     @property
     def horizon(self) -> int:
-        return self.config.horizon
+        """Actions of a chunk on this robot."""
+        return self.transforms.windows.horizon
 
     @property
     def n_action_steps(self) -> int:
-        return self.config.n_action_steps
+        return min(self.config.n_action_steps, self.horizon)
 
     @property
     def poses(self) -> bool:
@@ -216,7 +233,7 @@ class Policy:
 
     def _noise(self, segment: str, keys: Sequence[Key], rows: int) -> Tensor:
         """Standard normal (rows, L, C); row i depends on keys[i] and the segment's name only."""
-        shape = (self.model.segments[segment].tokens, self.model.segments[segment].width)
+        shape = (self.transforms.shapes[segment].tokens, self.transforms.shapes[segment].width)
         drawn = [np.random.default_rng(_seed(segment, key)).standard_normal(shape, dtype=np.float32) for key in keys]
         drawn += [np.zeros(shape, np.float32)] * (rows - len(drawn))
         return torch.from_numpy(np.stack(drawn)).to(self.device)

@@ -7,8 +7,9 @@ from .config import ModelConfig
 from .shapes import Shape
 
 
-def context_positions(config: ModelConfig, views: int, *, with_state: bool = True) -> Tensor:
-    """Positions of image tokens, state tokens and the instruction, which comes first in a causal sequence: (M, 3)."""
+def context_positions(config: ModelConfig, views: int, *, with_state: bool = True, with_rate: bool = False) -> Tensor:
+    """Positions of image tokens, state tokens, the control rate and the instruction, which comes first in a causal
+    sequence: (M, 3)."""
     times = [float(t) for t in range(1 - config.n_obs_steps, 1)]
     rows, columns = config.image.grid(config.pixels, config.pixels)
     frames = []
@@ -17,7 +18,8 @@ def context_positions(config: ModelConfig, views: int, *, with_state: bool = Tru
         extra = config.image.count(config.pixels, config.pixels) - len(cells)  # tokens of the whole frame have no cell
         frames.append(torch.cat([cells, torch.tensor([[t, 0.0, 0.0]]).expand(extra, 3)]))
     state = [torch.tensor([[t, 0.0, 0.0] for t in times])] if with_state else []
-    instruction, rest = torch.zeros(1, 3), [*frames * views, *state]
+    rate = [torch.zeros(1, 3)] if with_rate else []
+    instruction, rest = torch.zeros(1, 3), [*frames * views, *state, *rate]
     return torch.cat([instruction, *rest] if config.layout == "sequence" else [*rest, instruction])
 
 

@@ -1,12 +1,13 @@
 """How the values of a segment lie in tokens: which of time, camera, row and column are tokens, and which channels."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
+from ..envs.slots import SIZE, SPACES
 from ..envs.spec import Embodiment
 from .config import ModelConfig
 
@@ -48,6 +49,12 @@ class Shape:
         sizes = {"t": self.steps, "v": self.views, "r": self.rows, "c": self.columns}
         return rearrange(tokens, f"b {self._tokens_last} -> b t v r c d", **sizes)
 
+    def holding(self, tokens: int) -> "Shape":
+        """The same where only so many tokens are there: of some of the cameras, or of the first steps."""
+        if self.views == 1 and not self.folded:
+            return replace(self, steps=tokens // (self.rows * self.columns))
+        return replace(self, views=self.views * tokens // self.tokens)
+
     def spread(self, steps: Tensor) -> Tensor:
         """One value for each step (B, T) to (B, L, 1), or to (B, L, W) where steps are channels."""
         channels = self.channels if self.folded else 1
@@ -62,11 +69,23 @@ class Shape:
         return grid.expand(-1, self.views, -1, -1).reshape(-1, 3)
 
 
-def segment_shapes(config: ModelConfig, embodiment: Embodiment) -> dict[str, Shape]:
-    """Every segment that can be denoised, in the order of the sequence."""
+def vector_size(config: ModelConfig, embodiment: Embodiment, which: str) -> int:
+    """Numbers of the 'state' or 'action' as the network sees them."""
+    own = embodiment.state_dim if which == "state" else embodiment.action_dim
+    return own if SPACES[config.space] is None else SIZE
+
+
+def state_width(config: ModelConfig, embodiment: Embodiment) -> int:
+    """Numbers of a state token: the state, and in a shared space which of it is there."""
+    size = vector_size(config, embodiment, "state")
+    return size if SPACES[config.space] is None else 2 * size
+
+
+def segment_shapes(config: ModelConfig, embodiment: Embodiment, horizon: int | None = None) -> dict[str, Shape]:
+    """Every segment that can be denoised, in the order of the sequence. horizon: of that robot, default the longest."""
     folded = config.layout == "stacked"
-    size = embodiment.state_dim if config.poses else embodiment.action_dim
-    shapes = {"action": Shape(config.horizon, 1, 1, 1, size, folded)}
+    size = vector_size(config, embodiment, "state" if config.poses else "action")
+    shapes = {"action": Shape(config.horizon if horizon is None else horizon, 1, 1, 1, size, folded)}
     channels = {"future": config.latent.latent if config.latent else 3} | ({"depth": 1} if config.depth else {})
     for name, n in channels.items():
         if config.future:
@@ -78,8 +97,11 @@ def segment_shapes(config: ModelConfig, embodiment: Embodiment) -> dict[str, Sha
 
 
 def beside_widths(config: ModelConfig, embodiment: Embodiment) -> dict[str, int]:
-    """Channels of clean values that join each segment's tokens: the present frame, and where stacked the state."""
+    """Channels of clean values that join each segment's tokens: the present frame, where stacked the state, and in a
+    shared space which of the action's numbers are there."""
     shapes = segment_shapes(config, embodiment)
     stacked = config.layout == "stacked"
     widths = {name: s.channels for name, s in shapes.items() if name != "action" and (stacked or config.stack_now)}
-    return widths | ({"action": config.n_obs_steps * embodiment.state_dim} if stacked else {})
+    if stacked:
+        return widths | {"action": config.n_obs_steps * embodiment.state_dim}
+    return widths if SPACES[config.space] is None else widths | {"action": SIZE}

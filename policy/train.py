@@ -176,8 +176,9 @@ def _named(data: Any) -> Any:
 
 def _entry(source: Source) -> dict[str, Any]:
     entry = dataclasses.asdict(source)
-    if source.state:
-        del entry["state"]  # runs from before there was such a setting go on
+    for name in ("state", "slots"):
+        if entry[name] == Source.__dataclass_fields__[name].default:
+            del entry[name]  # runs from before there was such a setting go on
     return entry
 
 

@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from dataclasses import asdict, replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ import torch
 
 from ..data.dataset import Dataset
 from ..data.mixture import Mixture
-from ..data.normalize import fit_normalizers
 from ..data.store import Store
 from ..envs.errors import UserError
+from .begin import continued, new_policy
 from .checkpoint import write_policy
 from .config import ModelConfig
 from .device import autocast
@@ -25,11 +25,8 @@ from .latents import latents_of
 from .loss import Alignment, Losses, objective
 from .model import Model
 from .nn.lora import merged, patch
-from .nn.upcycle import upcycled
 from .policy import Policy
-from .sentences import Sentences
 from .tokens.kl import Tokenizer
-from .transforms import Transforms, fit_scales
 from .validate import looking, told, validation_loss
 
 log = logging.getLogger(__name__)
@@ -57,8 +54,8 @@ class Trainer(Fitting[Model]):
         split = {"held_out": config.held_out, "seed": config.seed}
         told_by = None if labels is None else labels_of(labels)
         mixture = Mixture(data, model.windows, **split, latents=latents, labels=told_by, reader=config.reader)
-        _check(mixture.main, model, config)
-        self.held_out = mixture.held_out
+        _check(mixture, model, config)
+        self.held_out, self.held = mixture.held_out, mixture.held
         self.origin = {
             "stores": marks(mixture),
             "tokenizer": None if tokenizer is None else tokenizer.mark(),
@@ -66,9 +63,9 @@ class Trainer(Fitting[Model]):
             "init": None if start is None else fingerprint(start.model),
         }
         if start is None:
-            self.policy = _new_policy(mixture, model, self.device, tokenizer, aligned=config.align > 0)
+            self.policy = new_policy(mixture, model, self.device, tokenizer, aligned=config.align > 0)
         else:
-            self.policy = _continued(mixture, model, self.device, start, tokenizer, aligned=config.align > 0)
+            self.policy = continued(mixture, model, self.device, start, tokenizer, aligned=config.align > 0)
         _check_width(self.policy.model)
         # The policy holds the averaged weights, which act; `model` the ones that learn.
         network, besides = copy.deepcopy(self.policy.model).train(), {}
@@ -82,7 +79,9 @@ class Trainer(Fitting[Model]):
             frames = len(mixture.embodiment.cameras) * model.n_obs_steps
             width, targets = model.backbone.width, mixture.embodiment.privileged_dim
             self.alignment = besides["alignment"] = Alignment(width, frames, targets).to(self.device)
-        self.begin(network, mixture.loaders(config.batch_size, config.seed, config.workers, self._weights), besides)
+        how = {"mix": config.mix, "temperature": config.temperature}
+        loaders = mixture.loaders(config.batch_size, config.seed, config.workers, self._weights, **how)
+        self.begin(network, loaders, besides)
         if config.compile:
             for block in network.backbone.blocks:
                 block.compile()
@@ -109,15 +108,20 @@ class Trainer(Fitting[Model]):
         write_policy(folder, self.averaged())
 
     def validate(self) -> dict[str, float]:
-        """Held-out loss of each segment and the looking metrics, with the averaged weights."""
+        """Held-out loss of each segment and the looking metrics, with the averaged weights: of each robot where there
+        are several, and their mean."""
         policy = self.averaged()
+        numbers = _over_robots({robot: self._look(policy.on(robot), data) for robot, data in self.held.items()})
+        return numbers | {f"experts/{k}": v for used in self._used(policy) for k, v in used.numbers.items()}
+
+    def _look(self, policy: Policy, held_out: Dataset) -> dict[str, float]:
+        """The numbers of one robot."""
         losses = validation_loss(
-            policy, self.held_out, batch_size=self.config.batch_size, batches=2, precision=self.precision,
+            policy, held_out, batch_size=self.config.batch_size, batches=2, precision=self.precision,
             alignment=self.alignment,
         )  # fmt: skip
-        numbers = {f"val/{k}": v for k, v in losses.items()}
-        numbers |= {f"look/{k}": v for k, v in looking(policy, self.held_out).items()}
-        return numbers | {f"experts/{k}": v for used in self._used(policy) for k, v in used.numbers.items()}
+        numbers = {f"val/{k}": v for k, v in losses.items() if "/" not in k}
+        return numbers | {f"look/{k}": v for k, v in looking(policy, held_out).items()}
 
     def draw(self, run: Path) -> None:
         for used in self._used(self.averaged()):
@@ -131,7 +135,21 @@ class Trainer(Fitting[Model]):
         return [expert_usage(policy, self.held_out.batch(rows))]
 
 
-def _check(store: Store, model: ModelConfig, config: TrainConfig) -> None:
+def _over_robots(numbers: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each number over the robots that have it, and 'number/robot' where there are several."""
+    if len(numbers) == 1:
+        return dict(next(iter(numbers.values())))
+    names = dict.fromkeys(name for own in numbers.values() for name in own)
+    means = {name: float(np.mean([own[name] for own in numbers.values() if name in own])) for name in names}
+    return means | {f"{name}/{robot}": value for robot, own in numbers.items() for name, value in own.items()}
+
+
+def _check(mixture: Mixture, model: ModelConfig, config: TrainConfig) -> None:
+    if model.space == "native" and len(mixture.robots) > 1:
+        raise UserError(
+            f"the sources are of the robots {', '.join(mixture.robots)}, and model {model.name!r} learns the numbers "
+            "of one: model.space=slots learns many (docs/embodiments.md)"
+        )
     if config.align > 0 and model.layout != "tokens":
         raise UserError(
             f"train.align={config.align} shapes an encoded observation, and layout {model.layout!r} has none; align=0"
@@ -140,6 +158,11 @@ def _check(store: Store, model: ModelConfig, config: TrainConfig) -> None:
         raise UserError(
             f"train.image_shift={config.image_shift} moves frames, and latents were made of unmoved ones; 0"
         )
+    for store, _ in mixture.acting:
+        _check_cameras(store, model)
+
+
+def _check_cameras(store: Store, model: ModelConfig) -> None:
     for camera in store.embodiment.cameras:
         if model.depth and not camera.depth:
             raise UserError(
@@ -164,65 +187,3 @@ def _check_width(model: Model) -> None:
                 "stays in samples; predict x0, or take smaller patches, latents (tokenizer=) or a wider backbone",
                 model.config.name, target, shape.width, name, width, 100 * (1 - width / shape.width),
             )  # fmt: skip
-
-
-def _new_policy(
-    mixture: Mixture, model: ModelConfig, device: str, tokenizer: Tokenizer | None, *, aligned: bool
-) -> Policy:
-    """An untrained policy whose transforms fit the episodes that are learned from."""
-    modes = {"state": model.state_norm, "action": model.action_norm}
-    if aligned and mixture.main.has_privileged:
-        modes["privileged"] = "gaussian"
-    normalizers = fit_normalizers(mixture.acting, modes)
-    data, embodiment = mixture.learn, mixture.embodiment
-    sample = data.batch(np.linspace(0, len(data) - 1, min(256, len(data))).astype(int))
-    sentences = Sentences.learn(list(mixture.instructions.values()), model.instruction, mixture.main)
-    network = Model(model, embodiment, len(sentences.known))
-    if tokenizer is not None:
-        network.adopt(tokenizer)
-    transforms = Transforms(model, embodiment, normalizers, tokenizer=network.tokenizer)
-    transforms = replace(transforms, scales=fit_scales(transforms, sample))
-    network.center_on(transforms.seen(sample.images, sample.depth))
-    return Policy(network, transforms, sentences, mixture.tasks, device, mixture.learned)
-
-
-FREE = (
-    "name", "draws", "solver", "goal_dropout", "n_action_steps",
-    "backbone.experts", "backbone.attention_dropout", "backbone.mlp_dropout",
-)  # fmt: skip
-"""Settings of a preset that may differ from those of the policy that it begins from."""
-
-
-def _continued(
-    mixture: Mixture, model: ModelConfig, device: str, start: Policy, tokenizer: Tokenizer | None, *, aligned: bool
-) -> Policy:
-    """A copy of a policy, of a preset with the same weights or with experts more, for its own robot and tasks."""
-    mark = None if start.model.tokenizer is None else start.model.tokenizer.mark()
-    before, now = (_settings(config) for config in (start.config, model))
-    differ = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-    for what, theirs, ours in (
-        ("robot", start.embodiment, mixture.embodiment),
-        ("tasks", start.tasks, mixture.tasks),
-        ("instructions", list(start.sentences.known), list(mixture.instructions.values())),
-        ("tokenizer", mark, mark if tokenizer is None else tokenizer.mark()),
-        *((f"model.{key}", before.get(key), now.get(key)) for key in differ),
-    ):
-        if theirs != ours:
-            raise UserError(
-                f"the policy {start.config.name!r} and what begins from it differ in {what}: {theirs} and {ours}"
-            )
-    network = Model(model, start.embodiment, len(start.sentences.known))
-    network.load_state_dict(upcycled(start.model, network))
-    normalizers = dict(start.transforms.normalizers)
-    if aligned and mixture.main.has_privileged and "privileged" not in normalizers:
-        normalizers |= fit_normalizers(mixture.acting, {"privileged": "gaussian"})
-    transforms = replace(start.transforms, config=model, tokenizer=network.tokenizer, normalizers=normalizers)
-    learned = None if start.learned is None else [*start.learned, *mixture.learned]
-    return Policy(network, transforms, start.sentences, mixture.tasks, device, learned)
-
-
-def _settings(config: ModelConfig) -> dict[str, Any]:
-    """What two presets must share for one to begin from the other."""
-    values = asdict(config)
-    backbone = {f"backbone.{key}": value for key, value in values.pop("backbone").items()}
-    return {key: value for key, value in (values | backbone).items() if key not in FREE}

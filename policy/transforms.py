@@ -1,6 +1,6 @@
 """From what the world gives (pixels, SI units) to what the network sees, and back. One set, for training and acting."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -11,8 +11,10 @@ from torch import Tensor
 
 from ..data.batch import Batch
 from ..data.normalize import Normalizer
+from ..data.windows import Windows
 from ..envs.errors import UserError
-from ..envs.spec import Embodiment
+from ..envs.slots import SPACES, SlotMap
+from ..envs.spec import Embodiment, rig_of
 from .config import ModelConfig
 from .shapes import Shape, beside_widths, segment_shapes
 from .tokens.images import resize, shift
@@ -29,7 +31,7 @@ class Observation:
     images (B, V, T, H, W, 3, or 4 with depth) in [-1, 1] · state (B, T, S), None with video alone · sentence (B,) or
     (B, 384) · beside {segment: (B, L, C)}: the clean values that join a segment's channels · now: present maps
     (B, V, 1, H, W, C) of each foreseen segment · views: which of the policy's cameras are there, None for all ·
-    told (B,) bool: whose instruction is given, None for all.
+    told (B,) bool: whose instruction is given, None for all · rate (B,): control rate [Hz], where a token tells it.
     """
 
     images: Tensor
@@ -39,15 +41,25 @@ class Observation:
     now: Maps = field(default_factory=dict)
     views: tuple[int, ...] | None = None
     told: Tensor | None = None
+    rate: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Robot:
+    """What a policy knows of one of its robots: the contract, and statistics of its training episodes."""
+
+    embodiment: Embodiment
+    normalizers: dict[str, Normalizer]
 
 
 @dataclass(frozen=True)
 class Transforms:
-    """Scaling, normalisation and patches of one checkpoint.
+    """Scaling, normalisation and patches of one checkpoint, on one of its robots.
 
-    normalizers: fitted ones for 'state' and 'action' (and 'privileged' where it is a training target) ·
-    scales {foreseen segment: standard deviation of what it holds, before scaling}, 1 where it has none · tokenizer: of
-    the frames that are foreseen, where the preset foresees latents.
+    normalizers: fitted ones for 'state' and 'action' (and 'privileged' where it is a training target), of slots where
+    the preset has such · scales {foreseen segment: standard deviation of what it holds, before scaling}, 1 where it has
+    none · tokenizer: of the frames that are foreseen, where the preset foresees latents · robots: all that the policy
+    knows by name, this one too; empty where it is the only one.
     """
 
     config: ModelConfig
@@ -55,6 +67,52 @@ class Transforms:
     normalizers: dict[str, Normalizer]
     scales: Mapping[str, float] = field(default_factory=dict)
     tokenizer: Tokenizer | None = None
+    robots: Mapping[str, Robot] = field(default_factory=dict)
+
+    def on(self, robot: str) -> "Transforms":
+        """Those of another robot of the policy. `UserError` where it knows none of that name."""
+        if robot == self.embodiment.name:
+            return self
+        if robot not in self.robots:
+            names = ", ".join(self.robots or [self.embodiment.name])
+            raise UserError(f"policy {self.config.name!r} was trained on {names}, and not on robot {robot!r}")
+        if robot not in self._others:
+            known = self.robots[robot]
+            self._others[robot] = replace(self, embodiment=known.embodiment, normalizers=known.normalizers)
+        return self._others[robot]
+
+    @cached_property
+    def _others(self) -> dict[str, "Transforms"]:
+        return {}
+
+    @cached_property
+    def rig(self) -> Embodiment:
+        """The main robot with the cameras of all: what the network is built for."""
+        return rig_of([robot.embodiment for robot in self.robots.values()]) if self.robots else self.embodiment
+
+    @cached_property
+    def windows(self) -> Windows:
+        """What of an episode of this robot one sample sees."""
+        return self.config.windows.on(self.embodiment.control_hz)
+
+    @cached_property
+    def lies(self) -> dict[str, SlotMap]:
+        """Where the robot's own state and action lie in the space that robots share; none where they share none."""
+        make = SPACES[self.config.space]
+        return {} if make is None else {which: make(self.embodiment, which) for which in ("state", "action")}
+
+    def scaled(self, which: str, own: Tensor) -> Tensor:
+        """The robot's own numbers of 'state' or 'action' (..., D) as the network takes them."""
+        return self.normalizers[which].normalise(self.lies[which].fill(own) if self.lies else own)
+
+    def own(self, which: str, scaled: Tensor) -> np.ndarray:
+        """The inverse of `scaled`."""
+        values = self.normalizers[which].unnormalise(scaled).cpu().numpy()
+        return self.lies[which].read(values) if self.lies else values
+
+    def present_slots(self, which: str, like: Tensor) -> Tensor:
+        """1 for each slot of 'state' or 'action' that the robot has, 0 for others: (128,), on the device of `like`."""
+        return torch.from_numpy(self.lies[which].present).to(like.device, torch.float32)
 
     @property
     def cameras(self) -> list[str]:
@@ -63,7 +121,7 @@ class Transforms:
     @cached_property
     def shapes(self) -> dict[str, Shape]:
         """The segments that can be denoised."""
-        return segment_shapes(self.config, self.embodiment)
+        return segment_shapes(self.config, self.embodiment, self.windows.horizon)
 
     @property
     def foreseen(self) -> list[str]:
@@ -119,16 +177,23 @@ class Transforms:
         beside = {name: self._patches(name, now[name], repeat=True) for name in now if name in widths}
         scaled = None
         if state is not None:
-            scaled = self.normalizers["state"].normalise(state)
+            scaled = self.scaled("state", state)
             scaled = scaled if state_noise is None else scaled + state_noise
-            if "action" in widths:
+            if self.lies:
+                there = self.present_slots("state", scaled)
+                scaled = torch.cat([scaled * there, there.expand_as(scaled)], dim=-1)
+            elif "action" in widths:
                 beside["action"] = rearrange(scaled, "b t s -> b 1 (t s)")
-        return Observation(seen, scaled, sentence, beside, now)
+        if self.lies:
+            beside["action"] = self.present_slots("action", seen).expand(len(seen), self.windows.horizon, -1)
+        hz = self.embodiment.control_hz
+        rate = torch.full((len(seen),), hz, device=seen.device) if self.config.rate_token else None
+        return Observation(seen, scaled, sentence, beside, now, rate=rate)
 
-    def views(self, images: Mapping[str, Tensor]) -> tuple[int, ...] | None:
-        """Which of the policy's cameras these are; None for all."""
-        found = tuple(i for i, name in enumerate(self.cameras) if name in images)
-        return None if len(found) == len(self.cameras) else found
+    def views(self, images: Collection[str]) -> tuple[int, ...] | None:
+        """Which of the policy's cameras, those of all its robots, these are; None for all."""
+        found = tuple(i for i, c in enumerate(self.rig.cameras) if c.name in images)
+        return None if len(found) == len(self.rig.cameras) else found
 
     def _patches(self, name: str, maps: Tensor, *, repeat: bool = False) -> Tensor:
         """Pictures (B, V, F, H, W, C) to tokens of a segment; `repeat` gives the one picture to each step."""
@@ -152,20 +217,20 @@ class Transforms:
         return self.tokenizer.decode(maps) if name == "future" and self.tokenizer else maps.clamp(-1, 1)
 
     @property
-    def _told(self) -> Normalizer:
-        """Of what the action segment holds."""
-        return self.normalizers["state" if self.config.poses else "action"]
+    def _told(self) -> str:
+        """What the action segment holds."""
+        return "state" if self.config.poses else "action"
 
     def action(self, action: Tensor) -> Tensor:
         """Chunks (B, K, A) of actions, or of poses (B, F, S), in the robot's units to tokens (B, L, C)."""
-        return self.shapes["action"].arrange(rearrange(self._told.normalise(action), "b k a -> b k 1 1 1 a"))
+        return self.shapes["action"].arrange(rearrange(self.scaled(self._told, action), "b k a -> b k 1 1 1 a"))
 
     def commands(self, tokens: Tensor) -> np.ndarray:
         """The inverse of `action`; actions are clipped to the robot's bounds, poses to its state's."""
         fields = self.embodiment.state if self.config.poses else self.embodiment.action
         low, high = (np.concatenate([np.array(getattr(f, end), np.float32) for f in fields]) for end in ("low", "high"))
         chunk = rearrange(self.shapes["action"].restore(tokens), "b k 1 1 1 a -> b k a")
-        return np.clip(self._told.unnormalise(chunk).cpu().numpy(), low, high)
+        return np.clip(self.own(self._told, chunk), low, high)
 
     def _chunks(self, batch: Batch) -> tuple[Tensor | None, Tensor | None]:
         """What the action segment holds, and where it leaves its episode."""
@@ -192,12 +257,15 @@ class Transforms:
         return self.maps(seen[:, :, -1:], {c: v[:, :1] for c, v in batch.latents.items()})
 
     def keep(self, batch: Batch) -> dict[str, Tensor]:
-        """Which entries of `targets` lie inside their episode: (B, L, 1 or C) bool."""
+        """Which entries of `targets` lie inside their episode, and in slots that the robot has: (B, L, 1 or C) bool."""
         chunk, pad = self._chunks(batch)
         padded = {"action": None if chunk is None else pad} | dict.fromkeys(self.foreseen, batch.future_pad)
         views = {name: sum(c in batch.images for c in self.cameras) for name in self.foreseen} | {"action": 1}
         shapes = {name: replace(self.shapes[name], views=n) for name, n in views.items()}
-        return {name: shapes[name].spread(~pad) for name, pad in padded.items() if pad is not None}
+        kept = {name: shapes[name].spread(~pad) for name, pad in padded.items() if pad is not None}
+        if self.lies and self.config.masked and "action" in kept:
+            kept["action"] = kept["action"] & self.present_slots("action", kept["action"]).bool()
+        return kept
 
 
 def fit_scales(transforms: Transforms, batch: Batch) -> dict[str, float]:

@@ -5,7 +5,7 @@ solver step of a control step and every noise draw of a training sample.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..diffusion.path import MODE_SIGMAS
 from .attention import KeysValues
-from .block import NORMS, Block, Modulation, modulate
+from .block import NORMS, Block, CrossAttention, Modulation, modulate
 from .config import BackboneConfig
 from .experts import Bank, Experts
 from .fused import Route
@@ -205,6 +205,16 @@ class Backbone(nn.Module):
                 k, v = block.keys_values(x, m, rotary)  # type: ignore[operator]
             layers.append((k.squeeze(2), v.squeeze(2)))
         return Context(layers, x.squeeze(1) if whole else None)
+
+    def condition(self, conditions: Mapping[str, Tensor]) -> Context:
+        """Keys and values for the cross-attention of every layer, from conditions (B, M, D) by name."""
+        names = self.config.cross
+        layers = []
+        for i, block in enumerate(self.blocks):
+            cross = block.cross
+            assert isinstance(cross, CrossAttention)
+            layers.append(cross.keys_values(working(conditions[names[i % len(names)]])))
+        return Context(layers)
 
     def denoise(
         self,

@@ -57,6 +57,41 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
 """Norms of the stream by name: without weights of its own, which modulation has, or with."""
 
 
+def _head_norm(config: BackboneConfig) -> nn.Module:
+    """The norm of the queries or keys of each head."""
+    channels = config.width // config.heads
+    if not config.qk_norm:
+        return nn.Identity()
+    return nn.LayerNorm(channels) if config.qk_kind == "layer" else RMSNorm(channels)
+
+
+class CrossAttention(nn.Module):
+    """Attention of a stream to a condition that stays as it is, all of it visible to every token."""
+
+    def __init__(self, config: BackboneConfig):
+        super().__init__()
+        width, self.heads, self.dropout = config.width, config.heads, config.attention_dropout
+        self.norm = NORMS[config.norm](width)
+        self.q, self.kv, self.out = Linear(width, width), Linear(width, 2 * width), Linear(width, width)
+        for layer in (self.q, self.kv):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        self.q_norm, self.k_norm = _head_norm(config), _head_norm(config)
+
+    def keys_values(self, condition: Tensor) -> KeysValues:
+        """Of a condition (B, M, D): each (B, H, M, C)."""
+        kv = self.kv(condition).unflatten(-1, (2, self.heads, -1))
+        k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
+        return self.k_norm(k), v
+
+    def forward(self, x: Tensor, context: KeysValues) -> Tensor:
+        """x (B, N, L, D), normalised here."""
+        q = self.q(self.norm(x)).unflatten(-1, (self.heads, -1)).permute(0, 3, 1, 2, 4)  # (B, H, N, L, C)
+        k, v = (y.unsqueeze(2).expand(-1, -1, q.shape[2], -1, -1) for y in context)
+        mixed = attend(self.q_norm(q), k, v, dropout=self.dropout if self.training else 0.0)
+        return self.out(mixed.permute(0, 2, 3, 1, 4).flatten(-2))
+
+
 class Attention(nn.Module):
     """Multi-head attention with normalised queries and keys and optional rotation."""
 
@@ -67,9 +102,7 @@ class Attention(nn.Module):
         nn.init.xavier_uniform_(self.qkv.weight)
         nn.init.zeros_(self.qkv.bias)
         self.out = Linear(width, width)
-        channels = width // self.heads
-        self.q_norm = nn.LayerNorm(channels) if config.qk_norm else nn.Identity()
-        self.k_norm = nn.LayerNorm(channels) if config.qk_norm else nn.Identity()
+        self.q_norm, self.k_norm = _head_norm(config), _head_norm(config)
 
     def project(self, x: Tensor, rotary: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of x (B, N, L, D), each (B, H, N, L, C)."""
@@ -94,6 +127,7 @@ class Block(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = NORMS[config.norm](config.width), NORMS[config.norm](config.width)
         self.attention = Attention(config)
+        self.cross = CrossAttention(config) if config.cross else None
         self.mlp = FeedForward(config) if config.experts is None else Experts(config)
         self.register_load_state_dict_pre_hook(_renamed)
 
@@ -109,7 +143,10 @@ class Block(nn.Module):
         mask: Tensor | None = None,
     ) -> tuple[Tensor, KeysValues, Usage | None]:
         q, k, v = self._project(x, m, rotary)
-        x = x + m.attention_gate * self.attention(q, k, v, context=context, mask=mask)
+        beside = context if self.cross is None else None  # one softmax over context and stream, or one each
+        x = x + m.attention_gate * self.attention(q, k, v, context=beside, mask=mask)
+        if self.cross is not None and context is not None:
+            x = x + self.cross(x, context)
         hidden, usage = self.mlp(modulate(self.norm2, x, m.mlp_shift, m.mlp_scale), route, selector)
         return x + m.mlp_gate * hidden, (k, v), usage
 

@@ -9,6 +9,7 @@ CONDITIONINGS = ("adaln", "attention", "none")
 TIME_FEATURES = ("sinusoid", "log_sigma")
 NORMS = ("layer", "rms")
 ACTIVATIONS = ("gelu", "silu", "relu2", "swiglu")
+CONDITIONS = ("language", "images")
 ROUTERS = ("time", "split", "token", "expert_choice")
 
 
@@ -60,6 +61,8 @@ class BackboneConfig:
     gate_init: where the gates of x + g · f(x) start. 0 is adaLN-zero; a short training does better with open gates,
     because a closed stream does not see its context until the gates have grown.
     attention_dropout, mlp_dropout: in training, of attention weights and hidden units.
+    qk_kind: the norm of queries and keys. cross: conditions that no block updates, which the stream attends to in a
+    sub-layer of its own between the two: layer i to the i-th of them, over and over (RDT, §4.1); () for none.
     """
 
     width: int
@@ -76,8 +79,13 @@ class BackboneConfig:
     attention_dropout: float = 0.0
     mlp_dropout: float = 0.0
     experts: ExpertsConfig | None = None
+    qk_kind: str = "layer"
+    cross: tuple[str, ...] = ()
 
     def __post_init__(self):
+        for condition in self.cross:
+            choose(condition, CONDITIONS, "condition of cross-attention")
+        choose(self.qk_kind, NORMS, "norm of queries and keys")
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise UserError(f"width {self.width} must split into {self.heads} heads of even size")
         choose(self.positions, POSITIONS, "kind of positions")

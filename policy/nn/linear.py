@@ -8,6 +8,7 @@ thread, 1 to 1024 rows, 256 x 1024 weights). Training multiplies in bfloat16, wh
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from weakref import WeakKeyDictionary
 
 import torch
@@ -21,6 +22,15 @@ class Linear(nn.Linear):
         if not _is_plain_inference(input):
             return super().forward(input)
         return torch.ops.mkldnn._linear_pointwise(input, _packed(self), self.bias, "none", [], "")
+
+
+def mlp(inputs: int, width: int, outputs: int, depth: int) -> nn.Module:
+    """A linear layer, or `depth` of them with GELU between; the last is the module's own or `[-1]`."""
+    sizes = [inputs, *[width] * (depth - 1), outputs]
+    layers: list[nn.Module] = [Linear(sizes[0], sizes[1])]
+    for a, b in pairwise(sizes[1:]):
+        layers += [nn.GELU(approximate="tanh"), Linear(a, b)]
+    return layers[0] if depth == 1 else nn.Sequential(*layers)
 
 
 @dataclass(frozen=True)

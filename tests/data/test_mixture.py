@@ -9,6 +9,7 @@ from foreact.data.schema import fake_episode
 from foreact.data.store import Store
 from foreact.data.windows import Windows
 from foreact.envs.errors import UserError
+from foreact.envs.slot_tables.fakes import ROBOTS
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -93,6 +94,70 @@ def test_shares_fill_the_batch(shares, batch):
     assert min(sizes) >= 1
     wanted = np.array(shares) / sum(shares) * batch
     assert np.abs(np.array(sizes) - wanted).max() <= len(shares)
+
+
+class TestRobots:
+    @pytest.fixture
+    def two(self, many, tmp_path, robot):
+        """The stores of two robots: 80 steps at 20 Hz, and 24 at 10."""
+        other = dataclasses.replace(robot, name="slow", control_hz=10)
+        with Store.create(tmp_path / "slow", other, privileged=True) as store:
+            for i in range(3):
+                store.append(fake_episode(other, steps=8, seed=i, task="slow/t", privileged=True))
+        return [str(many), str(tmp_path / "slow")]
+
+    def test_each_has_its_own_episodes_and_rate(self, two):
+        mixture = Mixture(two, Windows(horizon=8, seconds=0.3), **SPLIT)
+        assert list(mixture.robots) == ["fake", "slow"]
+        assert mixture.embodiment.name == "fake"
+        for name, horizon in (("fake", 6), ("slow", 3)):
+            assert mixture.held[name].windows.horizon == horizon
+            batch = mixture.learn[name].batch(np.arange(2))
+            assert (batch.robot, batch.action.shape[1]) == (name, horizon)
+        assert mixture.held_out is mixture.held["fake"]
+        assert [store.embodiment.name for store, _ in mixture.stores_of("slow")] == ["slow"]
+
+    def test_films_of_a_robot_are_its_own_and_others_are_the_main_ones(self, two, tmp_path, robot):
+        other = dataclasses.replace(robot, name="film")
+        with Store.create(tmp_path / "film", other, privileged=False) as store:
+            store.append(fake_episode(other))
+        data = [*two, *({"path": path, "actions": False} for path in (two[1], str(tmp_path / "film")))]
+        assert [d.robot for d in Mixture(data, WINDOWS, **SPLIT).datasets] == ["fake", "slow", "slow", "fake"]
+
+    def test_mixes(self, two):
+        data = [{"path": two[0], "share": 3}, {"path": two[0], "share": 1}, two[1]]
+        mixture = Mixture(data, WINDOWS, **SPLIT)
+        assert mixture.shares() == [3, 1, 1]
+        np.testing.assert_allclose(mixture.shares("balanced"), [0.75, 0.25, 1])
+        steps = [sum(len(d) for d in mixture.datasets if d.robot == name) for name in ("fake", "slow")]
+        for temperature in (1.0, 3.0):
+            first, second, slow = mixture.shares("temperature", temperature)
+            assert first == pytest.approx(3 * second)
+            assert (first + second) / slow == pytest.approx((steps[0] / steps[1]) ** (1 / temperature))
+        assert [loader.batch_size for loader in mixture.loaders(8, 0, 0, lambda data: None, mix="balanced")] == [
+            3,
+            1,
+            4,
+        ]
+
+    def test_mixes_that_are_none(self, two):
+        mixture = Mixture(two, WINDOWS, **SPLIT)
+        with pytest.raises(UserError, match="unknown mix of sources 'even'; choose one of: balanced, shares, temp"):
+            mixture.shares("even")
+        with pytest.raises(UserError, match="must be above 0, got 0"):
+            mixture.shares("temperature", 0.0)
+
+    def test_one_robot_has_one_table(self, tmp_path):
+        arm, tables = ROBOTS["pusht-pusher"], []
+        for name in ("a", "b"):
+            with Store.create(tmp_path / name, arm, privileged=False) as store:
+                for i in range(2):
+                    store.append(fake_episode(arm, seed=i, task="pusht/t"))
+            tables.append(tmp_path / f"{name}.yaml")
+            tables[-1].write_text(f"action: {{pusher_target: {{slots: {name}}}}}\n".replace(": a", ": base_vel"))
+        data = [{"path": str(tmp_path / n), "slots": str(t)} for n, t in zip("ab", tables, strict=True)]
+        with pytest.raises(UserError, match=r"another robot or camera than the first of 'pusht-pusher':\n  action.*base_vel"):
+            Mixture(data, WINDOWS, **SPLIT)
 
 
 class TestErrors:

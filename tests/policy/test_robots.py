@@ -1,0 +1,336 @@
+"""One policy for many robots: what is absent changes nothing, robots do not change each other, each gets its own."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from foreact.data.batch import fake_batch
+from foreact.data.normalize import Normalizer
+from foreact.data.schema import fake_episode
+from foreact.data.store import Store
+from foreact.envs.errors import UserError
+from foreact.envs.slot_tables import with_slots
+from foreact.envs.slot_tables.fakes import ROBOTS, camera
+from foreact.envs.slots import SIZE, SPACES
+from foreact.envs.spec import Embodiment
+from foreact.policy import TrainConfig, load_policy, train
+from foreact.policy.checkpoint import write_policy
+from foreact.policy.config import ModelConfig
+from foreact.policy.inputs import unbatched
+from foreact.policy.loss import objective, prepare, segment_losses
+from foreact.policy.model import Model
+from foreact.policy.nn.config import BackboneConfig
+from foreact.policy.policy import Policy
+from foreact.policy.run_folder import read_metrics
+from foreact.policy.segments import Segment
+from foreact.policy.sentences import Sentences
+from foreact.policy.trainer import Trainer
+from foreact.policy.transforms import Robot, Transforms
+
+NAMES = ("aloha-viperx", "ogbench-ur5e", "pusht-pusher")  # two arms at 50 Hz, one arm with two cameras at 20, a disc at 10
+KINDS = {
+    "action": {"draws": {"policy": 2, "continue": 1}, "future": ()},
+    "joint": {},
+    "mode": {
+        "layout": "sequence", "draws": {"policy": 2}, "future": (), "coupling": "action_blind",
+        "backbone": BackboneConfig(width=32, depth=2, heads=2, norm="rms", conditioning="attention"),
+    },
+    "rdt": {
+        "layout": "crossed", "coupling": "full", "draws": {"policy": 2}, "future": (),
+        "adaptor_depth": 2, "head_depth": 2,
+        "backbone": BackboneConfig(
+            width=32, depth=2, heads=2, mlp_ratio=1, norm="rms", qk_kind="rms", conditioning="none",
+            cross=("language", "images"),
+        ),
+    },
+}  # fmt: skip
+"""Presets of each kind at test size."""
+
+
+@pytest.fixture(params=KINDS)
+def config(request, preset) -> ModelConfig:
+    shared = {"space": "slots", "seconds": 0.5, "rate_token": True}
+    return dataclasses.replace(preset, **shared, **KINDS[request.param])
+
+
+def policy_of(config: ModelConfig, names=NAMES) -> Policy:
+    """An untrained policy of these robots whose output depends on everything."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    robots = {}
+    for name in names:
+        embodiment = with_slots(ROBOTS[name])
+        plain = Transforms(config, embodiment, {})
+        sizes = {"state": embodiment.state_dim, "action": embodiment.action_dim}
+        values = {which: plain.lies[which].fill(rng.standard_normal((64, n))) for which, n in sizes.items()}
+        robots[name] = Robot(embodiment, {which: Normalizer.fit(v, "gaussian") for which, v in values.items()})
+    main = robots[names[0]]
+    transforms = Transforms(config, main.embodiment, main.normalizers, {"future": 0.5}, robots=robots)
+    model = Model(config, transforms.rig, 2)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return Policy(model, transforms, Sentences("table", ("go left", "go right")), ["x/l", "x/r"], "cpu")
+
+
+def batch_of(policy: Policy, name: str, size: int = 3):
+    config, windows = policy.config, policy.on(name).transforms.windows
+    sizes = {"n_obs_steps": config.n_obs_steps, "horizon": windows.horizon, "n_future": len(config.future)}
+    return fake_batch(ROBOTS[name], size=size, **sizes), torch.arange(size) % 2
+
+
+def test_a_chunk_is_as_long_in_seconds_for_each_robot(preset):
+    policy = policy_of(dataclasses.replace(preset, space="slots", seconds=0.2, horizon=6))
+    assert [policy.on(name).horizon for name in NAMES] == [6, 4, 2]  # 10 actions of 50 Hz are more than there are
+    assert [policy.on(name).n_action_steps for name in NAMES] == [3, 3, 2]
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_robots_together_learn_what_they_learn_alone(config, masked):
+    policy = policy_of(dataclasses.replace(config, masked=masked))
+    sources = [batch_of(policy, name, size) for name, size in zip(NAMES, (4, 3, 2), strict=True)]
+    generator = torch.Generator().manual_seed(0)
+    alone = [objective(policy.model, policy.transforms, [source], generator).parts for source in sources]
+    together = objective(policy.model, policy.transforms, sources, torch.Generator().manual_seed(0)).parts
+    for name, own in zip(NAMES, alone, strict=True):
+        torch.testing.assert_close(together[f"action/{name}"], own["action"], rtol=0, atol=1e-5)
+    mean = sum(n * own["action"] for n, own in zip((4, 3, 2), alone, strict=True)) / 9
+    torch.testing.assert_close(together["action"], mean, rtol=0, atol=1e-5)
+
+
+def test_absent_slots_are_no_input_no_output_and_no_gradient(config):
+    policy = policy_of(config, ("pusht-pusher",))
+    model, transforms = policy.model, policy.transforms
+    there = torch.from_numpy(transforms.lies["action"].present)
+    batch, sentence = batch_of(policy, "pusht-pusher")
+    _, prepared = prepare(model, transforms, batch, sentence, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(1)
+    losses = segment_losses(model, prepared, {"policy": 2}, generator)
+    losses["action"].backward()
+    embed, head = (m["action"] if not isinstance(m["action"], torch.nn.Sequential) else m["action"][i]
+                   for m, i in ((model.embed, 0), (model.head, -1)))  # fmt: skip
+    assert embed.weight.grad[:, :SIZE][:, ~there].abs().max() == 0
+    assert embed.weight.grad[:, :SIZE][:, there].abs().max() > 0
+    assert head.weight.grad[~there].abs().max() == 0
+    assert head.weight.grad[there].abs().max() > 0
+    noise = torch.randn(3, 2, transforms.shapes["action"].tokens, SIZE)
+
+    @torch.no_grad()
+    def predict(x):
+        return model.denoise({"action": Segment(x, torch.full((3, 2), 0.7))}, prepared.encoding)["action"]
+
+    assert predict(noise)[..., ~there].abs().max() == 0
+    torch.testing.assert_close(predict(noise + 5 * ~there), predict(noise), rtol=0, atol=0)
+
+
+def test_rdt_own_loss_counts_absent_slots_too(config):
+    masked, whole = (policy_of(dataclasses.replace(config, masked=m), ("pusht-pusher",)) for m in (True, False))
+    for policy, slots in ((masked, 2), (whole, SIZE)):
+        batch, _ = batch_of(policy, "pusht-pusher")
+        keep = policy.transforms.keep(batch)["action"]
+        assert int(keep.expand(-1, -1, SIZE)[0, 0].sum()) == slots
+
+
+def test_each_robot_gets_its_own_actions_within_its_bounds(config):
+    policy = policy_of(config)
+    for name in NAMES:
+        own = policy.on(name)
+        batch, _ = batch_of(policy, name, 2)
+        chunk = own.act(unbatched(batch), ["go left", "go right"], [(0, 0), (0, 1)])
+        assert chunk.shape == (2, own.horizon, ROBOTS[name].action_dim)
+        assert (chunk >= ROBOTS[name].action_low - 1e-6).all()
+        assert (chunk <= ROBOTS[name].action_high + 1e-6).all()
+        alone = own.act(unbatched(batch)[:1], ["go left"], [(0, 0)], batch_shape=2)
+        np.testing.assert_allclose(alone[0], chunk[0], atol=1e-4)
+
+
+def test_an_unknown_robot_is_told_who_is_known(config):
+    policy = policy_of(config)
+    with pytest.raises(UserError, match="was trained on aloha-viperx, ogbench-ur5e, pusht-pusher, and not on robot 'fetch'"):
+        policy.on("fetch")
+
+
+def test_actions_go_through_slots_and_back(config):
+    for name in NAMES:
+        transforms = policy_of(config).transforms.on(name)
+        embodiment = transforms.embodiment
+        low, high = (torch.from_numpy(x) for x in (embodiment.action_low, embodiment.action_high))
+        chunk = low + (high - low) * torch.rand(2, transforms.windows.horizon, embodiment.action_dim)
+        np.testing.assert_allclose(transforms.commands(transforms.action(chunk)), chunk.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_absent_cameras_are_left_out(config):
+    policy = policy_of(config)
+    assert [c.name for c in policy.transforms.rig.cameras] == ["top", "front", "side"]
+    assert policy.transforms.views(["top"]) == (0,)
+    lengths = {}
+    for name in NAMES:
+        batch, sentence = batch_of(policy, name)
+        transforms = policy.transforms.on(name)
+        observation, _ = prepare(policy.model, transforms, batch, sentence, torch.Generator())
+        lengths[name] = observation.images.shape[1]
+    assert lengths == {"aloha-viperx": 1, "ogbench-ur5e": 2, "pusht-pusher": 1}
+
+
+def test_checkpoints_know_all_robots(config, tmp_path):
+    policy = policy_of(config)
+    write_policy(tmp_path, policy)
+    loaded = load_policy(tmp_path, "cpu")
+    assert loaded.robots == list(NAMES)
+    for name in NAMES:
+        batch, _ = batch_of(policy, name, 1)
+        asked = (unbatched(batch), ["go left"], [(0, 0)])
+        np.testing.assert_array_equal(loaded.on(name).act(*asked), policy.on(name).act(*asked))
+
+
+class TestConfig:
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"space": "latent"}, "unknown space of states and actions 'latent'"),
+            ({"masked": False}, "masked=false is about what a robot lacks"),
+            ({"seconds": -1.0}, "seconds is how long a chunk is"),
+            ({"modality_dropout": 1.0}, "modality_dropout is a share"),
+            ({"layout": "crossed"}, r"layout 'crossed' and backbone.cross=\[\] do not fit"),
+            (
+                {"layout": "stacked", "space": "slots", "draws": {"joint": 1}},
+                "need chunks of actions with a token each",
+            ),
+        ],
+    )
+    def test_what_does_not_go_together(self, preset, settings, message):
+        with pytest.raises(UserError, match=message):
+            dataclasses.replace(preset, **settings)
+
+    def test_a_chunk_of_no_action(self, preset):
+        with pytest.raises(UserError, match=r"a chunk of 0.01 s has no action at 10 Hz"):
+            dataclasses.replace(preset, seconds=0.01).windows.on(10)
+
+    @pytest.mark.parametrize("space", sorted(SPACES))
+    def test_every_space_learns_one_robot(self, preset, space):
+        embodiment = with_slots(ROBOTS["pusht-pusher"])
+        config = dataclasses.replace(preset, space=space)
+        plain = Transforms(config, embodiment, {})
+        own = torch.rand(4, 6, 2)
+        filled = plain.lies["action"].fill(own) if plain.lies else own
+        normalizers = {"action": Normalizer.fit(filled.flatten(0, 1).numpy(), "gaussian")}
+        transforms = dataclasses.replace(plain, normalizers=normalizers)
+        np.testing.assert_allclose(transforms.commands(transforms.action(own)), own.numpy(), atol=1e-5)
+
+
+# -- training
+
+
+def small(name: str) -> Embodiment:
+    """A robot with small pictures and few numbers, whose table is known."""
+    robot = ROBOTS[name]
+    return dataclasses.replace(robot, cameras=tuple(camera(c.name) for c in robot.cameras))
+
+
+def store_of(path, embodiment: Embodiment, episodes: int = 4, sentence: str = ""):
+    with Store.create(path, embodiment, privileged=False) as store:
+        for i in range(episodes):
+            episode = fake_episode(embodiment, steps=12 + i, seed=i, task=f"{embodiment.name}/go")
+            store.append(dataclasses.replace(episode, instruction=sentence or f"go, {embodiment.name}"))
+    return str(path)
+
+
+@pytest.fixture
+def stores(tmp_path) -> list[str]:
+    return [store_of(tmp_path / name, small(name)) for name in NAMES]
+
+
+trained = pytest.mark.parametrize(
+    "config",
+    ["action", *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS if kind != "action")],
+    indirect=True,
+)
+CONFIG = TrainConfig(
+    steps=4, batch_size=9, warmup=1, log_every=1, val_every=2, save_every=2, device="cpu", precision="fp32"
+)
+
+
+@trained
+def test_a_policy_of_three_robots_trains_logs_each_and_resumes_exactly(config, stores, tmp_path):
+    whole = train(stores, config, CONFIG, tmp_path / "whole", progress=False)
+    half = tmp_path / "half"
+    trainer = Trainer(stores, config, CONFIG)
+    batches = trainer.batches()
+    for _ in range(2):
+        trainer.update(batches)
+    half.mkdir()
+    trainer.save(half)
+    resumed = Trainer(stores, config, CONFIG)
+    resumed.resume(half / "checkpoints" / "00000002")
+    batches = resumed.batches()
+    for _ in range(2):
+        resumed.update(batches)
+    policy = load_policy(whole, "cpu")
+    for key, value in resumed.averaged().model.state_dict().items():
+        torch.testing.assert_close(value, policy.model.state_dict()[key], rtol=0, atol=0)
+    last = read_metrics(whole / "metrics.jsonl")[-1]
+    for name in NAMES:
+        assert np.isfinite(last[f"loss/action/{name}"])
+        assert np.isfinite(last[f"val/action/{name}"])
+    assert policy.robots == list(NAMES)
+    normalizers = json.loads((whole / "checkpoints" / "00000004" / "normalizers.json").read_text())
+    assert {f"{name}/{which}" for name in NAMES for which in ("state", "action")} <= normalizers.keys()
+
+
+def test_native_numbers_are_of_one_robot(stores, preset):
+    with pytest.raises(UserError, match=r"robots aloha-viperx, ogbench-ur5e, pusht-pusher, and model .*model.space=slots"):
+        Trainer(stores, preset, CONFIG)
+
+
+@trained
+def test_a_store_with_a_table_of_its_own(tmp_path, config):
+    toy = dataclasses.replace(small("pusht-pusher"), name="disc")
+    path = store_of(tmp_path / "disc", toy)
+    with pytest.raises(UserError, match="nobody has said where the fields of 'disc' lie"):
+        Trainer(path, config, CONFIG)
+    policy = Trainer({"path": path, "slots": "pusht-pusher"}, config, CONFIG).policy
+    assert policy.embodiment.action[0].place is not None
+
+
+@pytest.fixture
+def worded(config) -> ModelConfig:
+    """With sentence vectors, as new tasks need them."""
+    return dataclasses.replace(config, instruction="minilm")
+
+
+@trained
+@pytest.mark.parametrize("lora", [0, 4])
+def test_another_robot_begins_from_a_policy(stores, tmp_path, worded, lora):
+    first = train(stores[:2], worded, CONFIG, tmp_path / "first", progress=False)
+    settings = dataclasses.replace(CONFIG, lora=lora)
+    second = train(stores[2:], worded, settings, tmp_path / "second", init=first, progress=False)
+    before, after = (load_policy(run, "cpu") for run in (first, second))
+    assert after.robots == ["pusht-pusher"]
+    blocks = [p.model.backbone.blocks[0].mlp.up.weight for p in (before, after)]
+    assert not torch.equal(*blocks)
+    rank = np.linalg.matrix_rank((blocks[1] - blocks[0]).detach().numpy(), tol=1e-7)
+    assert rank <= lora if lora else rank > 4
+
+
+@trained
+def test_begin_keeps_cameras_by_name_and_statistics_of_known_robots(stores, worded):
+    start = Trainer(stores[:2], worded, CONFIG).policy
+    begun = Trainer(stores[1:], worded, CONFIG, start=start).policy
+    assert begun.robots == ["ogbench-ur5e", "pusht-pusher"]
+    ours, theirs = (p.on("ogbench-ur5e").transforms.normalizers["state"] for p in (begun, start))
+    np.testing.assert_array_equal(ours.mean, theirs.mean)
+    for camera_ in ("front", "side", "top"):
+        kept = []
+        for policy in (begun, start):
+            names = [c.name for c in policy.transforms.rig.cameras]
+            kept.append(policy.model.image_position.view(len(names), -1)[names.index(camera_)])
+        torch.testing.assert_close(*kept, rtol=0, atol=0)
+
+
+@trained
+def test_a_robot_of_the_same_name_must_be_the_same(stores, worded, tmp_path):
+    start = Trainer(stores[:2], worded, CONFIG).policy
+    other = store_of(tmp_path / "other", dataclasses.replace(small("aloha-viperx"), control_hz=30.0))
+    with pytest.raises(UserError, match=r"robot 'aloha-viperx' of the policy that this begins from is another:\n  control_hz"):
+        Trainer(other, worded, CONFIG, start=start)
