@@ -11,6 +11,8 @@ from ..envs.slot_tables import with_slots
 from ..envs.slots import SLOTS, Part, slot_map
 from .store import Store
 
+_SHOWN = ("slot", "name", "unit", "field", "from", "1 %", "mean", "99 %")
+
 
 def describe(store: Store, table: str | None = None) -> list[dict[str, Any]]:
     """A row for each number of the state and the action of an open store that lies in a slot.
@@ -47,9 +49,10 @@ def slots(path: Path | str, table: str | None = None, console: Console | None = 
         of_it = [row for row in rows if row["vector"] == which]
         shown = Table(title=f"{which} of {name}: {len(of_it)} of {len(SLOTS)} slots, at {hz:g} Hz", box=None,
                       title_justify="left", title_style="bold", header_style="dim", pad_edge=False)  # fmt: skip
-        for key in list(rows[0])[1:] if rows else ():
-            shown.add_column(key, justify="right" if key in ("slot", "1 %", "mean", "99 %") else "left", no_wrap=True)
+        for key in _SHOWN:  # names are folded where there is no room for them, and numbers whole
+            words = key in ("name", "field", "from")
+            shown.add_column(key, justify="left" if words else "right", no_wrap=not words, overflow="fold")
         for row in of_it:
-            shown.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in list(row.values())[1:]))
+            shown.add_row(*(f"{row[k]:.3g}" if isinstance(row[k], float) else str(row[k]) for k in _SHOWN))
         console.print(shown)
     return rows

@@ -38,6 +38,10 @@ def task(name):
     return TASKS[choose(name if "/" in name else f"fake/{name}", TASKS, "task")]
 
 
+def embodiment(name):
+    return EMBODIMENT
+
+
 def make(name, *, cameras=None, privileged=False):
     return Dot(task(name), cameras)
 

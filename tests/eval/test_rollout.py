@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import signal
@@ -195,6 +196,26 @@ def test_nan_actions_are_an_error_that_says_where(dot_policy):
     policy._chunk = lambda observation, key: np.full((6, 2), np.nan if key[2] else 0, np.float32)
     with pytest.raises(UserError, match=r"not finite .* task near, seed 1000 \+ 0, step 4"):
         evaluate(policy, ["near"], episodes=1, workers=1, **QUIET)
+
+
+@pytest.fixture
+def two_robots(worlds, dot_policy):
+    """A policy of two robots, on the one that has no tasks."""
+    own, other = dot_policy(), dot_policy()
+    other.embodiment = dataclasses.replace(worlds.EMBODIMENT, name="other", control_hz=1.0)
+    other.robots, other.on = ["other", "dot"], {"dot": own, "other": other}.__getitem__
+    return other
+
+
+def test_a_policy_of_many_robots_acts_on_that_of_the_tasks(two_robots):
+    assert evaluate(two_robots, ["near"], episodes=2, workers=1, **QUIET)["per_task"]["near"]["success"] == 1.0
+
+
+def test_tasks_of_two_robots_are_evaluated_apart(two_robots, worlds, monkeypatch):
+    theirs = {"near": two_robots.embodiment, "far": worlds.EMBODIMENT}
+    monkeypatch.setattr(worlds, "embodiment", theirs.__getitem__)
+    with pytest.raises(UserError, match="robots dot, other; evaluate those of one at a time"):
+        evaluate(two_robots, ["near", "far"], episodes=1, workers=1, **QUIET)
 
 
 def test_wrong_embodiment_and_wrong_picture_size(dot_policy):

@@ -132,6 +132,29 @@ def test_rdt_own_loss_counts_absent_slots_too(config):
         assert int(keep.expand(-1, -1, SIZE)[0, 0].sum()) == slots
 
 
+def test_modalities_are_forgotten_apart_and_in_training_only(config):
+    config = dataclasses.replace(config, modality_dropout=0.5)
+    policy = policy_of(config)
+    batch, sentence = batch_of(policy, "aloha", 64)
+    slots = torch.from_numpy(policy.transforms.lies["state"].present)
+
+    def seen(*, training: bool):
+        policy.model.train(training)
+        return prepare(policy.model, policy.transforms, batch, sentence, torch.Generator().manual_seed(0))[0]
+
+    whole, some = seen(training=False), seen(training=True)
+    assert all(bool((x != 0).flatten(1).any(1).all()) for x in (whole.images, whole.state, whole.rate[:, None]))
+    value, there = some.state.chunk(2, dim=-1)
+    kept = {
+        "state": value.flatten(1).any(1), "there": there.flatten(1).any(1), "rate": some.rate != 0,
+        "first": some.images[:, 0, 0].flatten(1).any(1), "second": some.images[:, 0, 1].flatten(1).any(1),
+    }  # fmt: skip
+    assert {name: 16 < int(mask.sum()) < 48 for name, mask in kept.items()} == dict.fromkeys(kept, True)
+    assert len({tuple(mask.tolist()) for mask in kept.values()}) == len(kept)
+    assert not value[..., ~slots].any()
+    assert torch.equal(some.beside["action"], whole.beside["action"])  # what acts must always be told
+
+
 def test_each_robot_gets_its_own_actions_within_its_bounds(config):
     policy = policy_of(config)
     for name in NAMES:
