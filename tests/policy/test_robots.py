@@ -135,7 +135,7 @@ def test_rdt_own_loss_counts_absent_slots_too(config):
 def test_modalities_are_forgotten_apart_and_in_training_only(config):
     config = dataclasses.replace(config, modality_dropout=0.5)
     policy = policy_of(config)
-    batch, sentence = batch_of(policy, "aloha", 64)
+    batch, sentence = batch_of(policy, "aloha-viperx", 64)
     slots = torch.from_numpy(policy.transforms.lies["state"].present)
 
     def seen(*, training: bool):
