@@ -1,4 +1,4 @@
-"""The robots of the known slot tables with small cameras, and parts to make up others: their simulators are not needed."""
+"""The robots of the known slot tables with small cameras, and parts of others: their simulators are not needed."""
 
 from dataclasses import replace
 

@@ -29,7 +29,11 @@ from foreact.policy.sentences import Sentences
 from foreact.policy.trainer import Trainer
 from foreact.policy.transforms import Robot, Transforms
 
-NAMES = ("aloha-viperx", "ogbench-ur5e", "pusht-pusher")  # two arms at 50 Hz, one arm with two cameras at 20, a disc at 10
+NAMES = (
+    "aloha-viperx",
+    "ogbench-ur5e",
+    "pusht-pusher",
+)  # at 50, 20 and 10 Hz; the arm has two cameras
 KINDS = {
     "action": {"draws": {"policy": 2, "continue": 1}, "future": ()},
     "joint": {},
@@ -170,7 +174,9 @@ def test_each_robot_gets_its_own_actions_within_its_bounds(config):
 
 def test_an_unknown_robot_is_told_who_is_known(config):
     policy = policy_of(config)
-    with pytest.raises(UserError, match="was trained on aloha-viperx, ogbench-ur5e, pusht-pusher, and not on robot 'fetch'"):
+    with pytest.raises(
+        UserError, match="trained on aloha-viperx, ogbench-ur5e, pusht-pusher, and not on robot 'fetch'"
+    ):
         policy.on("fetch")
 
 
@@ -302,7 +308,9 @@ def test_a_policy_of_three_robots_trains_logs_each_and_resumes_exactly(config, s
 
 
 def test_native_numbers_are_of_one_robot(stores, preset):
-    with pytest.raises(UserError, match=r"robots aloha-viperx, ogbench-ur5e, pusht-pusher, and model .*model.space=slots"):
+    with pytest.raises(
+        UserError, match=r"robots aloha-viperx, ogbench-ur5e, pusht-pusher, .*model.space=slots"
+    ):
         Trainer(stores, preset, CONFIG)
 
 
@@ -355,5 +363,7 @@ def test_begin_keeps_cameras_by_name_and_statistics_of_known_robots(stores, word
 def test_a_robot_of_the_same_name_must_be_the_same(stores, worded, tmp_path):
     start = Trainer(stores[:2], worded, CONFIG).policy
     other = store_of(tmp_path / "other", dataclasses.replace(small("aloha-viperx"), control_hz=30.0))
-    with pytest.raises(UserError, match=r"robot 'aloha-viperx' of the policy that this begins from is another:\n  control_hz"):
+    with pytest.raises(
+        UserError, match=r"robot 'aloha-viperx' of the policy .* is another:\n  control_hz"
+    ):
         Trainer(other, worded, CONFIG, start=start)
