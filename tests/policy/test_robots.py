@@ -308,9 +308,7 @@ def test_a_policy_of_three_robots_trains_logs_each_and_resumes_exactly(config, s
 
 
 def test_native_numbers_are_of_one_robot(stores, preset):
-    with pytest.raises(
-        UserError, match=r"robots aloha-viperx, ogbench-ur5e, pusht-pusher, .*model.space=slots"
-    ):
+    with pytest.raises(UserError, match=r"robots aloha-viperx, ogbench-ur5e, pusht-pusher, .*model.space=slots"):
         Trainer(stores, preset, CONFIG)
 
 
@@ -363,7 +361,5 @@ def test_begin_keeps_cameras_by_name_and_statistics_of_known_robots(stores, word
 def test_a_robot_of_the_same_name_must_be_the_same(stores, worded, tmp_path):
     start = Trainer(stores[:2], worded, CONFIG).policy
     other = store_of(tmp_path / "other", dataclasses.replace(small("aloha-viperx"), control_hz=30.0))
-    with pytest.raises(
-        UserError, match=r"robot 'aloha-viperx' of the policy .* is another:\n  control_hz"
-    ):
+    with pytest.raises(UserError, match=r"robot 'aloha-viperx' of the policy .* is another:\n  control_hz"):
         Trainer(other, worded, CONFIG, start=start)
