@@ -4,6 +4,7 @@ What the simulator does not give, and this adapter does: control steps that draw
 x 480 in each), episodes named by their seed, and an expert whose actions are the robot's own joint targets.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -91,4 +92,7 @@ def _physics() -> Any:
     from dm_control import mujoco
     from gym_aloha.constants import ASSETS_DIR
 
+    logging.getLogger("absl").setLevel(
+        logging.ERROR
+    )  # where dm_control says that a step diverged, as it does in raising
     return mujoco.Physics.from_xml_path(str(ASSETS_DIR / "bimanual_viperx_transfer_cube.xml"))

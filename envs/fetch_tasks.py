@@ -14,7 +14,7 @@ _PLACE = {"unit": "m", "low": (-5.0, -5.0, -5.0), "high": (5.0, 5.0, 5.0)}
 
 EMBODIMENT = Embodiment(
     name="fetch",
-    cameras=(CAMERA,),
+    cameras=(CAMERA, SIDE),  # in one of a hundred episodes the gripper hides the goal from the first
     state=(
         Field(name="hand_position", unit="m", low=(0.4, 0.0, 0.0), high=(2.2, 1.5, 1.5)),
         Field(name="gripper_opening", unit="fraction of 0.1 m", low=(-0.1,), high=(1.1,)),
