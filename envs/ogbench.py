@@ -17,6 +17,9 @@ from .spec import Camera, Task
 
 _FAR = 0.1  # from the cube to its goal at the start, at least [m]
 _AWAY = (0.30, 0.08), (0.45, 0.18)  # where the cube lies while something else is to be done [m]
+# What slides has to be this near its goal, and the fingertips to its handle [m]: by the benchmark's own rule, 0.04 and
+# nothing, an arm that flails closes three drawers of ten.
+_SLID, _AT_HANDLE = 0.015, 0.04
 _HIDDEN = (0.0, 0.0, -0.3)  # where the benchmark puts a goal that is not one
 _PALE = (0.9, 0.9, 0.9, 0.6)  # its own colour, the cube's at 20 %, is hard to see on the dark floor
 _GENTLE = 0.1  # least length of an oracle's move [m]; its own 0.4 is full speed at all times, 0.05 slips off the drawer
@@ -73,7 +76,13 @@ class OGBench(MujocoEnv):
     def _advance(self, action: np.ndarray) -> tuple[float, bool]:
         _, reward, _, _, info = self._sim.step(action.astype(np.float64))
         self._mark_goal()
-        return float(reward), bool(info["success"])
+        return float(reward), bool(info["success"]) if self._slide is None else self._slid(self._slide, info)
+
+    def _slid(self, slide: Slide, info: dict[str, Any]) -> bool:
+        """Where it belongs, and put there by its handle."""
+        left = self._data.joint(f"{slide.part}_slide").qpos[0] - slide.goal
+        apart = np.linalg.norm(info["proprio/effector_pos"] - self._object())
+        return bool(abs(left) <= _SLID and apart <= _AT_HANDLE)
 
     def _mark_goal(self) -> None:
         self._model.geom("target_object_0").rgba = _PALE  # each step of the simulator puts back its own

@@ -53,15 +53,33 @@ class Slide(NamedTuple):
 # name: (instruction, what counts as done, what slides; None: the cube is to be carried)
 _TASKS: dict[str, tuple[str, str, Slide | None]] = {
     "cube-single": ("Put the red cube where the pale cube is", "cube within 4 cm of the goal", None),
-    "scene-drawer-open": ("Open the white drawer", "drawer within 4 cm of open", Slide("drawer", 0.0, -0.16)),
-    "scene-drawer-close": ("Close the white drawer", "drawer within 4 cm of closed", Slide("drawer", -0.16, 0.0)),
-    "scene-window-open": ("Slide the white window open", "window within 4 cm of open", Slide("window", 0.0, 0.2)),
-    "scene-window-close": ("Slide the white window closed", "window within 4 cm of closed", Slide("window", 0.2, 0.0)),
+    "scene-drawer-open": (
+        "Open the white drawer",
+        "drawer within 1.5 cm of open, hand at its handle",
+        Slide("drawer", 0.0, -0.16),
+    ),
+    "scene-drawer-close": (
+        "Close the white drawer",
+        "drawer within 1.5 cm of closed, hand at its handle",
+        Slide("drawer", -0.16, 0.0),
+    ),
+    "scene-window-open": (
+        "Slide the white window open",
+        "window within 1.5 cm of open, hand at its handle",
+        Slide("window", 0.0, 0.2),
+    ),
+    "scene-window-close": (
+        "Slide the white window closed",
+        "window within 1.5 cm of closed, hand at its handle",
+        Slide("window", 0.2, 0.0),
+    ),
 }
 
 SLIDES = {f"{name}-v0": slide for name, (_, _, slide) in _TASKS.items()}
 
 TASKS = {
-    f"{name}-v0": Task(id=f"ogbench/{name}-v0", instruction=instruction, success=success, max_steps=200)
-    for name, (instruction, success, _) in _TASKS.items()
+    f"{name}-v0": Task(
+        id=f"ogbench/{name}-v0", instruction=instruction, success=success, max_steps=200 if slide is None else 100
+    )
+    for name, (instruction, success, slide) in _TASKS.items()
 }

@@ -262,5 +262,5 @@ def test_a_report_shows_the_worst_first_and_counts(copy, capsys):
 
 
 def test_every_check_but_the_rare_ones_is_planted():
-    rare = {"too_short", "checkpoint_statistics", "simulator"}
+    rare = {"too_short", "checkpoint_statistics", "simulator", "slots"}  # slots: test_slots.py
     assert CHECKS.keys() - set(FAULTS.values()) == rare

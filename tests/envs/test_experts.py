@@ -56,7 +56,7 @@ def test_a_hundred_seeds(name, make):
     env = make(name, cameras=())
     done = successes(env, range(1000, 1100), expert)
     assert done >= LEAST[name.split("/")[0]], f"{done} of 100, {wilson(done, 100)}"
-    assert successes(env, range(1000, 1100), random(0)) <= 2
+    assert successes(env, range(1000, 1100), random(0)) <= 5
 
 
 @some(ROBOTS, ())
