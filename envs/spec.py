@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .errors import UserError
+from .limits import Limit, check
 
 Look = Literal["fast", "reference"]
 Flip = Literal["none", "rot180"]
@@ -65,6 +66,7 @@ class Embodiment:
 
     state, action, privileged: fields in the order in which they are concatenated. `privileged` is simulator
     state (object and goal positions) for debugging and training-only targets; no policy input can reach it.
+    limits: what its actions may do to a robot, a row for each action field; empty where nobody has said.
     """
 
     name: str
@@ -74,11 +76,13 @@ class Embodiment:
     privileged: tuple[Field, ...] = ()
     control_hz: float
     conventions: dict[str, str] = field(default_factory=dict)
+    limits: tuple[Limit, ...] = ()
 
     def __post_init__(self):
         names = [c.name for c in self.cameras]
         if len(set(names)) != len(names):
             raise UserError(f"embodiment {self.name!r}: two cameras share a name in {names}")
+        check(self.limits, self.name, self.state, self.action)
 
     @property
     def state_dim(self) -> int:
@@ -108,7 +112,10 @@ class Embodiment:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary; `from_dict` is its exact inverse."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        d = json.loads(json.dumps(dataclasses.asdict(self)))
+        if not self.limits:  # as before there were any: what is named after the dictionary keeps its name
+            del d["limits"]
+        return d
 
     @classmethod
     def from_dict(cls, d: dict[str, Any]) -> "Embodiment":
@@ -121,16 +128,18 @@ class Embodiment:
             cameras=tuples(Camera, d["cameras"]),
             control_hz=d["control_hz"],
             conventions=d["conventions"],
+            limits=tuples(Limit, d.get("limits", ())),
             **fields,
         )
 
     def differences(self, other: "Embodiment", *, ignore_look: bool = True) -> list[str]:
         """Where two specs disagree, one line each as 'what: self's, other's'. Empty when compatible.
 
-        The render look is ignored by default: stores may mix looks, and a policy may see either.
+        The render look is ignored by default: stores may mix looks, and a policy may see either. Limits are: they bind
+        whoever drives the robot and change nothing of what a policy sees or says.
         """
         lines: list[str] = []
-        _compare("", self.to_dict(), other.to_dict(), lines, skip={"look"} if ignore_look else set())
+        _compare("", self.to_dict(), other.to_dict(), lines, skip={"limits"} | ({"look"} if ignore_look else set()))
         return lines
 
 
