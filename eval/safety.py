@@ -22,8 +22,8 @@ MOVED = 0.1  # of the range of a state: who moves by so much is seen to move by 
 @dataclass(frozen=True, kw_only=True)
 class SafetySettings:
     """without: rules that are not held, by name, of `RULES` · frozen: seconds after which a picture that stays the same
-    bit for bit, while the robot moves, is a dead camera · stale: an observation older than so many seconds is not acted on
-    · watchdog: seconds without a control step after which the robot is stopped from outside the loop · patience:
+    bit for bit, while the robot moves, is a dead camera · stale: an observation older than so many seconds is not acted
+    on · watchdog: seconds without a control step after which the robot is stopped from outside the loop · patience:
     seconds of faults in a row after which a run is given up.
     """
 

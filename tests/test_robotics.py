@@ -90,7 +90,7 @@ def checkpoint(tmp_path_factory):
 @pytest.mark.slow
 def test_a_checkpoint_drives_a_simulator_and_what_it_leaves_can_be_trained_on(checkpoint, tmp_path):
     settings = [f"checkpoint={checkpoint}", "clock=simulated", "latency=[0,50]", "mode=[sync,realtime]", "max_steps=12"]
-    assert main(["control", *settings, f"out={tmp_path / 'sweep'}"]) == 0
+    assert main(["control", *settings, "episodes=2", f"out={tmp_path / 'sweep'}"]) == 0
     sweep = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
     assert [(r["settings"]["mode"], r["settings"]["latency"]) for r in sweep["runs"]] == [
         ("sync", 0), ("sync", 0.05), ("realtime", 0), ("realtime", 0.05)
@@ -99,7 +99,7 @@ def test_a_checkpoint_drives_a_simulator_and_what_it_leaves_can_be_trained_on(ch
     run = tmp_path / "sweep" / "realtime-50ms"
     assert (run / "report.html").is_file()
     with Store.open(run / "data") as store:
-        assert store.n_steps == 12
+        assert store.n_steps == 24
     assert main(["data", "info", str(run / "data")]) == 0
     again = ["train", f"data={run / 'data'}", "model=joint/tiny", "steps=1", "batch_size=2", "align=0"]
     assert main([*again, f"out={tmp_path / 'again'}"]) == 0
@@ -112,7 +112,8 @@ def test_a_served_checkpoint_drives_a_simulator_in_real_time(checkpoint, tmp_pat
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
     try:
         uri = re.search(r"ws://[\d.:]+", server.stdout.readline())[0]
-        settings = [f"policy={uri}", "hz=4", "max_steps=8", "mode=realtime", "safety.watchdog=5", "safety.stale=2"]
+        patient = ["timeout=30", "safety.watchdog=30", "safety.stale=30", "safety.patience=60", "uncovered=rest"]
+        settings = [f"policy={uri}", "hz=4", "max_steps=8", "mode=realtime", *patient]
         assert main(["control", *settings, f"out={tmp_path / 'run'}"]) == 0
         with Client(uri) as client:
             assert client.metadata["can_continue"]
