@@ -35,6 +35,8 @@ VERBS = {
     "eval": ("a checkpoint, the experts or random actions in the simulator; or replay a store", "eval"),
     "imagine": ("what a checkpoint foresees, beside what came: videos, PSNR, SSIM", "imagine"),
     "export": ("a checkpoint for faster runtimes, with their error and speed", "export"),
+    "control": ("a robot, or a simulator in real time, with a policy: on time, within limits, recorded", "control"),
+    "serve": ("a policy to robots elsewhere, over WebSocket", "serve"),
     "run": ("an experiment: collect, train and evaluate in one", "run"),
 }
 
@@ -113,6 +115,10 @@ def run(arguments: argparse.Namespace) -> int:
     elif arguments.verb == "train":
         settings = ["out=", *arguments.settings] if arguments.dry_run else arguments.settings
         commands.train(commands.config_of("train", settings), dry_run=arguments.dry_run)
+    elif arguments.verb in ("control", "serve"):
+        from . import robotics
+
+        getattr(robotics, arguments.verb)(commands.config_of(arguments.verb, arguments.settings))
     elif arguments.verb in ("quickstart", "run"):
         from .experiment import run_experiment
 

@@ -46,7 +46,7 @@ def _free(override: str) -> str:
 
     Whether there is such a setting is checked where the section is read, with a message that lists the choices.
     """
-    return f"++{override}" if override.split(".")[0] in ("model", "collect", "train", "eval") else override
+    return f"++{override}" if override.split(".")[0] in ("model", "collect", "train", "eval", "lerobot") else override
 
 
 def collect(config: Mapping[str, Any]) -> None:

@@ -67,7 +67,7 @@ def histogram(values: np.ndarray, *, bins: int = 40, xlabel: str = "", size: tup
     """How often each value occurs, as an SVG; values that are not finite are left out."""
     values = np.asarray(values, np.float64).ravel()
     values = values[np.isfinite(values)]
-    counts, edges = np.histogram(values, bins) if len(values) else (np.zeros(bins), np.linspace(0, 1, bins + 1))
+    counts, edges = np.histogram(values, bins, _range(values))
     axes = _Axes((edges[0], edges[-1]), (0.0, float(max(counts.max(), 1))), size)
     corners = axes.place(np.column_stack([np.repeat(edges, 2)[1:-1], np.repeat(counts, 2)]))
     floor = size[1] - _BOTTOM

@@ -4,6 +4,7 @@ Every instruction is unique (elsewhere push and push-back share one, and no poli
 groups are those of Seo et al. 2022 (Masked World Models), which published tables use: 28, 11, 6 and 5 tasks.
 """
 
+from .limits import Limit
 from .spec import Camera, Embodiment, Field, Task
 
 # lerobot's Metaworld view: from the stock pose of corner2 a button covers 8 pixels of a 96 x 96 picture.
@@ -42,6 +43,18 @@ EMBODIMENT = Embodiment(
         "gripper": "effort +1 closes, -1 opens; opening 1 is open, 0 closed",
         "object2_position": "zeros where a task has one object",
     },
+    # The hand leads what the action moves by a spring, so its own range is the workspace.
+    limits=(
+        Limit(
+            field="hand_delta",
+            kind="delta",
+            drives="hand_position",
+            scale=0.01,
+            low=(-0.525, 0.348, -0.0525),
+            high=(0.525, 1.025, 0.7),
+        ),
+        Limit(field="gripper_effort", kind="effort", force=1.0),
+    ),
 )
 
 _MAX_STEPS = 500

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .errors import UserError
+from .limits import Limit, check
 
 Look = Literal["fast", "reference"]
 Flip = Literal["none", "rot180"]
@@ -94,6 +95,7 @@ class Embodiment:
 
     state, action, privileged: fields in the order in which they are concatenated. `privileged` is simulator
     state (object and goal positions) for debugging and training-only targets; no policy input can reach it.
+    limits: what its actions may do to a robot, a row for each action field; empty where nobody has said.
     """
 
     name: str
@@ -103,11 +105,13 @@ class Embodiment:
     privileged: tuple[Field, ...] = ()
     control_hz: float
     conventions: dict[str, str] = field(default_factory=dict)
+    limits: tuple[Limit, ...] = ()
 
     def __post_init__(self):
         names = [c.name for c in self.cameras]
         if len(set(names)) != len(names):
             raise UserError(f"embodiment {self.name!r}: two cameras share a name in {names}")
+        check(self.limits, self.name, self.state, self.action)
 
     @property
     def state_dim(self) -> int:
@@ -136,12 +140,15 @@ class Embodiment:
         raise UserError(f"embodiment {self.name!r} has no camera {name!r}; it has {[c.name for c in self.cameras]}")
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready dictionary; `from_dict` is its exact inverse. A field without a place does not mention it, as
-        before there were places."""
+        """A JSON-ready dictionary; `from_dict` is its exact inverse. What nobody has said is not mentioned, as before
+        it could be: what is named after the dictionary keeps its name."""
         d = json.loads(json.dumps(dataclasses.asdict(self)))
+        if not self.limits:
+            del d["limits"]
         for each in (*d["state"], *d["action"], *d["privileged"]):
-            if each["place"] is None:
-                del each["place"]
+            for key in ("per_step", "place"):
+                if each[key] is None:
+                    del each[key]
         return d
 
     @classmethod
@@ -158,6 +165,7 @@ class Embodiment:
             cameras=tuple(made(Camera, camera) for camera in d["cameras"]),
             control_hz=d["control_hz"],
             conventions=d["conventions"],
+            limits=tuple(made(Limit, limit) for limit in d.get("limits", ())),
             **fields,
         )
 
@@ -165,10 +173,11 @@ class Embodiment:
         """Where two specs disagree, one line each as 'what: self's, other's'. Empty when compatible.
 
         The render look is ignored by default: stores may mix looks, and a policy may see either. So are places that
-        only one of the two tells.
+        only one of the two tells, and limits: they bind whoever drives the robot and change nothing of what a policy
+        sees or says.
         """
         lines: list[str] = []
-        _compare("", self.to_dict(), other.to_dict(), lines, skip={"look"} if ignore_look else set())
+        _compare("", self.to_dict(), other.to_dict(), lines, skip={"limits"} | ({"look"} if ignore_look else set()))
         return lines
 
 

@@ -21,7 +21,8 @@ Key = tuple[int, ...]  # (seed, episode, step)
 class Policy(Protocol):
     """What a rollout needs of a policy; `foreact.policy.load_policy` returns one.
 
-    It may have more: `obs_stride` (default 1), `device`, and where `can_imagine`: `future_offsets` and
+    It may have more: `obs_stride` (default 1), `device`, where `can_continue` the argument `committed` of `act`, a list
+    of the actions (d, A) or None with which each chunk begins, and where `can_imagine`: `future_offsets` and
     `imagine(observations, instructions, keys)` → {camera: (B, F, H, W, 3) u8}.
     """
 
@@ -74,12 +75,13 @@ class InsideActor:
 
 @dataclass(kw_only=True)
 class Asked:
-    """A look that waits for its actions: who asks, what it sees."""
+    """A look that waits for its actions: who asks, what it sees, and with which actions (d, A) its chunk must begin."""
 
     observation: Observation
     instruction: str
     key: Key
     task: str
+    committed: np.ndarray | None = None
 
 
 @dataclass(kw_only=True)
@@ -183,12 +185,15 @@ class PolicyActor:
         Raises `UserError` on values that are not finite, naming where.
         """
         self._check(asked[0].observation)
+        committed = [a.committed for a in asked]
+        more = {"committed": committed} if any(first is not None for first in committed) else {}
         before = time.perf_counter()
         chunks = self.policy.act(
             [a.observation for a in asked],
             [a.instruction for a in asked],
             [a.key for a in asked],
             batch_shape=self.batch_shape,
+            **more,
         )
         took = 1e3 * (time.perf_counter() - before)
         chunks = np.asarray(chunks, np.float32)

@@ -16,6 +16,10 @@ class Chunks:
         self.held = [(s, c) for s, c in self.held if s + len(c) > step] if self.ensemble is not None else []
         self.held.append((step, chunk))
 
+    def covers(self, step: int) -> bool:
+        """Is there an action for that step?"""
+        return any(0 <= step - s < len(c) for s, c in self.held)
+
     def actions(self, step: int, n: int) -> np.ndarray:
         """The next actions (n, A) from `step` on."""
         return np.stack([self._action(s) for s in range(step, step + n)])

@@ -122,7 +122,7 @@ class Stage:
         if self.done:
             look.film, look.actions = self.film, self.actions()
         else:
-            look.observation = _stack([self.history[step] for step in self._steps_seen()])
+            look.observation = stack([self.history[step] for step in self._steps_seen()])
         return look
 
     def actions(self) -> str:
@@ -204,7 +204,8 @@ def check_embodiment(ours: Embodiment, theirs: Embodiment, task: str, who: str =
         )
 
 
-def _stack(rows: list[Observation]) -> Observation:
+def stack(rows: list[Observation]) -> Observation:
+    """Observations of single steps as one with a leading axis of time, as a policy takes it."""
     pictures = {
         kind: {name: np.stack([row[kind][name] for row in rows]) for name in rows[-1][kind]}
         for kind in ("images", "depth")

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..data.mixture import Learned
 from ..envs.errors import UserError, choose
 from ..envs.spec import Embodiment
+from .committed import Committed, padded
 from .inputs import observe
 from .model import Model
 from .plan import Plans
@@ -120,6 +121,11 @@ class Policy:
         return self.config.can_imagine
 
     @property
+    def can_continue(self) -> bool:
+        """Can a chunk go on from actions that are already decided (`act(…, committed=…)`)?"""
+        return "continue" in self.config.draws and not self.poses
+
+    @property
     def future_offsets(self) -> tuple[int, ...]:
         """Steps ahead of the frames that `imagine` returns."""
         return self.config.future
@@ -130,15 +136,31 @@ class Policy:
         instructions: Sequence[str],
         keys: Sequence[Key],
         batch_shape: int | None = None,
+        *,
+        committed: Committed | None = None,
     ) -> np.ndarray:
         """Action chunks (B, K, A) float32 in the robot's units, clipped to its bounds; or poses, see `poses`.
 
         observations: see `inputs.observe` · keys: integers that seed each row's noise, such as (seed, episode, step) ·
-        batch_shape: pad to so many rows.
+        batch_shape: pad to so many rows · committed: the actions (d, A) with which each row's chunk begins, unchanged;
+        `UserError` where the policy did not learn to continue them.
         """
-        answer = self.ask(self.config.acting, observations, instructions, keys, batch_shape=batch_shape)
+        if committed is None or not any(first is not None and len(first) for first in committed):
+            answer = self.ask(self.config.acting, observations, instructions, keys, batch_shape=batch_shape)
+            assert answer.actions is not None
+            return answer.actions
+        if not self.can_continue:
+            raise UserError(
+                f"policy {self.config.name!r} did not learn to continue a chunk: train it with draws of 'continue', or "
+                "act without committed actions"
+            )
+        rows = max(len(observations), batch_shape or 0)
+        first, shown = padded(committed, rows, self.horizon, self.embodiment.action_dim)
+        given = Given(actions=first, shown={"action": shown.to(self.device)})
+        answer = self.ask("continue", observations, instructions, keys, given, batch_shape=batch_shape)
         assert answer.actions is not None
-        return answer.actions
+        rows = len(observations)
+        return np.where(shown[:rows, :, None].numpy(), first[:rows], answer.actions)  # to the bit, not to a rounding
 
     def imagine(
         self,

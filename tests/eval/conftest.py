@@ -1,5 +1,6 @@
 """Toy environments and a toy policy for the rollout engine."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,37 @@ class DotPolicy:
         return {"main": np.stack([255 - now, now], axis=1)}
 
 
+class ContinuingPolicy:
+    """Goes to the goal in the picture with one offset a chunk, and goes on from committed actions."""
+
+    horizon, n_action_steps, n_obs_steps = 6, 3, 1
+    tasks = ("fake/near", "fake/far")
+    can_continue = True
+
+    def __init__(self, embodiment, noise=0.1, think=0.0):
+        self.embodiment, self.noise, self.think = embodiment, noise, think
+        self.committed = []
+
+    def act(self, observations, instructions, keys, batch_shape=None, *, committed=None):
+        if self.think:
+            time.sleep(self.think)
+        firsts = committed or [None] * len(keys)
+        self.committed += zip(keys, firsts, strict=True)
+        return np.stack([self._chunk(*row) for row in zip(observations, keys, firsts, strict=True)])
+
+    def _chunk(self, observation, key, first):
+        picture = observation["images"]["main"][-1]
+        goal = (np.argwhere(picture[..., 1])[0] + 0.5) / picture.shape[0] * 2 - 1
+        offset = np.random.default_rng(key).normal(0, self.noise, 2)
+        aim = np.clip(1.5 * (goal - observation["state"][-1]), -0.5, 0.5)
+        chunk = np.tile(aim + offset, (self.horizon, 1)).astype(np.float32)
+        if first is not None:
+            n = len(first)
+            fade = np.linspace(0, 1, self.horizon - n + 1)[:-1, None]  # goes on from the last committed action
+            chunk[:n], chunk[n:] = first, (1 - fade) * first[-1] + fade * chunk[n:]
+        return chunk
+
+
 @pytest.fixture
 def worlds(monkeypatch):
     """The module of toy environments, importable here and in worker processes."""
@@ -50,5 +82,15 @@ def dot_policy(worlds):
 
     def build(**options):
         return DotPolicy(worlds.EMBODIMENT, **options)
+
+    return build
+
+
+@pytest.fixture
+def continuing(worlds):
+    """Makes toy policies that can continue a chunk."""
+
+    def build(**options):
+        return ContinuingPolicy(worlds.EMBODIMENT, **options)
 
     return build

@@ -6,6 +6,7 @@ import time
 import numpy as np
 from foreact.envs.base import Env
 from foreact.envs.errors import UserError, choose
+from foreact.envs.limits import Limit
 from foreact.envs.spec import Camera, Embodiment, Field, Task
 
 SIZE = 12
@@ -16,6 +17,7 @@ EMBODIMENT = Embodiment(
     action=(Field(name="velocity", unit="m/s", low=(-1, -1), high=(1, 1)),),
     privileged=(Field(name="goal", unit="m", low=(-1, -1), high=(1, 1)),),
     control_hz=10.0,
+    limits=(Limit(field="velocity", kind="delta", drives="position", scale=0.1, low=(-1, -1), high=(1, 1)),),
 )
 KINDS = {"near": "easy", "slow": "easy", "far": "hard", "crash": "hard", "raise": "hard", "refuse": "hard"}
 TASKS = {

@@ -1,0 +1,53 @@
+"""The time that a robot, its control loop and its policy share: the machine's own, or one that jumps."""
+
+import time
+from typing import Protocol, runtime_checkable
+
+
+@runtime_checkable
+class Clock(Protocol):
+    """Seconds that never run backwards.
+
+    flows: does time go on while something is computed? If not, inference takes only the latency that is injected.
+    """
+
+    flows: bool
+
+    def now(self) -> float:
+        """Seconds since some moment."""
+        ...
+
+    def sleep_until(self, moment: float) -> None:
+        """Return at `moment`, or at once where it has passed."""
+        ...
+
+
+class RealClock:
+    """The machine's monotonic clock."""
+
+    flows = True
+
+    def now(self) -> float:
+        """Seconds since some moment."""
+        return time.monotonic()
+
+    def sleep_until(self, moment: float) -> None:
+        """Return at `moment`, or at once where it has passed."""
+        time.sleep(max(0.0, moment - self.now()))
+
+
+class SimulatedClock:
+    """Time that stands still while something is computed and jumps when somebody sleeps: exact, as fast as can be."""
+
+    flows = False
+
+    def __init__(self, start: float = 0.0):
+        self._now = start
+
+    def now(self) -> float:
+        """Seconds since some moment."""
+        return self._now
+
+    def sleep_until(self, moment: float) -> None:
+        """Jump to `moment`, or stay where it has passed."""
+        self._now = max(self._now, moment)

@@ -1,0 +1,233 @@
+"""`foreact control` and `foreact serve`: a policy on a robot, or for robots elsewhere."""
+
+import asyncio
+import contextlib
+import dataclasses
+import itertools
+import json
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from . import envs
+from .commands import console, home, say
+from .data.provenance import command_line
+from .envs.errors import UserError, choose
+from .envs.limits import Limit
+from .envs.spec import Embodiment
+from .eval.actors import PolicyActor, as_actor
+from .eval.clock import Clock, RealClock, SimulatedClock
+from .eval.control import Control
+from .eval.control_report import write_control_report
+from .eval.journal import write_json
+from .eval.logbook import Logbook
+from .eval.results import percent
+from .eval.robots import RecordedRobot, Robot, SimulatedRobot
+from .eval.runs import ControlSettings
+from .eval.safety import EmergencyStop, SafetySettings
+from .policy.config import build
+
+
+def control(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Run a policy on a robot, once for each mode and latency; returns what each `control.json` holds."""
+    choose(config["clock"], ("real", "simulated"), "clock")
+    choose(config["robot"], ("simulated", "recorded", "lerobot"), "robot")
+    runs = list(itertools.product(_listed(config["mode"]), _listed(config["latency"])))
+    name = f"control-{config['robot']}-{time.strftime('%Y%m%d-%H%M%S')}"
+    out = Path(config["out"]) if config["out"] else home() / name
+    found = []
+    for mode, latency in runs:
+        folder = out if len(runs) == 1 else out / f"{mode}-{latency:g}ms"
+        found.append(_control({**config, "mode": mode, "latency": latency}, folder))
+    if len(runs) > 1:
+        write_json(out / "sweep.json", {"command": command_line(), "runs": found})
+        _show(found)
+    return found
+
+
+def _control(config: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    clock: Clock = RealClock() if config["clock"] == "real" else SimulatedClock()
+    settings = build(
+        ControlSettings,
+        {k: config[k] for k in ("mode", "hz", "max_steps", "seed", "timeout", "uncovered")}
+        | {k: config[k] / 1e3 for k in ("latency", "jitter")},
+        "control",
+    )
+    safety = build(SafetySettings, config["safety"], "safety")
+    actor = _actor(config)
+    robot = _robot(config, actor, clock)
+    about = {
+        "policy": actor.name,
+        "robot": robot.embodiment.name,
+        "hz": settings.hz or robot.embodiment.control_hz,
+        "settings": {**dataclasses.asdict(settings), "clock": config["clock"], "safety": dataclasses.asdict(safety)},
+        "actor": actor.identity(),
+        "command": command_line(),
+    }
+    stop = EmergencyStop()
+    try:
+        robot.connect()
+        loop = Control(robot, actor, clock, settings, safety, stop=stop, keep=config["record"])
+        book = Logbook(out, robot.embodiment, about, record=config["record"])
+        with contextlib.closing(book), _interrupts(stop), _dashboard(config, loop):
+            for episode in range(config["episodes"]):
+                if _episode(loop, book, episode, config).startswith("failed") or stop:
+                    break
+    finally:
+        robot.close()
+    store = f"   Store: {out / 'data'}" if config["record"] else ""
+    say(f"Report: {write_control_report(out, robot.embodiment)}{store}")
+    return json.loads((out / "control.json").read_text())
+
+
+def _episode(loop: Control, book: Logbook, episode: int, config: Mapping[str, Any]) -> str:
+    """One episode, recorded; how it ended."""
+    run = loop.run(episode)
+    if config["robot"] == "lerobot" and console.input("Did it succeed? [y/N] ").strip().lower() == "y":
+        run.outcome = "success"
+    seed = config["seed"] + episode if config["robot"] == "simulated" else -1
+    violations = getattr(loop.robot, "violations", None)
+    line = book.add(run, source=f"control-{config['mode']}", seed=seed, violations=violations)
+    say(
+        f"episode {episode}: {run.outcome} after {line['steps']} steps; {line['late'] + line['skipped']} late or "
+        f"skipped, {line['without_action']} without an action, {sum(line['interventions'].values())} interventions"
+    )
+    return run.outcome
+
+
+def _actor(config: Mapping[str, Any]) -> PolicyActor:
+    ensemble = (0.01 if config["ensemble"] is None else config["ensemble"]) if config["mode"] == "ensemble" else None
+    if config["ensemble"] is not None and ensemble is None:
+        raise UserError(f"ensemble={config['ensemble']} would be ignored: mode={config['mode']} averages nothing")
+    used = {"n_action_steps": config["n_action_steps"], "ensemble": ensemble, "batch_shape": 1}
+    if config["policy"].startswith(("ws://", "wss://")):
+        from .eval.remote import RemotePolicy
+
+        policy = RemotePolicy(config["policy"], token=config["token"])
+        return PolicyActor(policy=policy, name=config["policy"], **used)
+    choose(config["policy"], ("checkpoint",), "policy (other than ws://HOST:PORT)")
+    if config["checkpoint"] is None:
+        raise UserError("foreact control needs checkpoint=RUN, or policy=ws://HOST:PORT of a `foreact serve`")
+    actor = as_actor(config["checkpoint"], device=config["device"], runtime=config["runtime"], **used)
+    assert isinstance(actor, PolicyActor)
+    return actor
+
+
+def _robot(config: Mapping[str, Any], actor: PolicyActor, clock: Clock) -> Robot:
+    ours = actor.policy.embodiment
+    if config["robot"] == "simulated":
+        tasks = list(actor.policy.tasks)
+        if config["task"] is None and len(tasks) != 1:
+            raise UserError(f"say which task: task=…; the policy learned {', '.join(tasks)}")
+        env = envs.make(config["task"] or tasks[0], cameras=ours.cameras)
+        env.embodiment = _limited(env.embodiment, config["limits"])
+        return SimulatedRobot(env, clock, hz=config["hz"], seed=config["seed"])
+    if config["robot"] == "recorded":
+        if config["data"] is None:
+            raise UserError("robot=recorded needs data=, the store whose episodes are played")
+        robot = RecordedRobot(config["data"], clock, hz=config["hz"])
+        robot.embodiment = _limited(robot.embodiment, config["limits"])
+        return robot
+    from .eval.lerobot_robot import LerobotRobot, LerobotSettings, make_device
+
+    chosen, instruction = build(LerobotSettings, config["lerobot"], "lerobot"), config["instruction"]
+    if chosen.type is None or instruction is None:
+        raise UserError("robot=lerobot needs lerobot.type=, such as so101_follower, and instruction=, a sentence")
+    device, robot = make_device(chosen.type, chosen.settings), _limited(ours, config["limits"])
+    task = config["task"] or f"lerobot/{chosen.type}"
+    return LerobotRobot(device, robot, clock, task=task, instruction=instruction, settings=chosen, ready=_ask_ready)
+
+
+def _ask_ready(episode: int) -> None:
+    console.input(f"Episode {episode}: set the scene up, then press Enter. ")
+
+
+def _limited(embodiment: Embodiment, path: str | None) -> Embodiment:
+    """The embodiment with the table of limits of a JSON file, where one is given; else its own, or that of the robot of
+    its name here: a store from before there were limits has none.
+    """
+    if path is None:
+        known = {suite.embodiment.name: suite.embodiment.limits for suite in envs.SUITES.values()}
+        limits = embodiment.limits or known.get(embodiment.name, ())
+        return dataclasses.replace(embodiment, limits=limits)
+    try:
+        rows = json.loads(Path(path).read_text())
+        limits = tuple(build(Limit, row, f"limits of {path}") for row in rows)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"limits={path}: {error}; it is a JSON list of rows (docs/robot.md)") from error
+    return dataclasses.replace(embodiment, limits=limits)
+
+
+@contextlib.contextmanager
+def _interrupts(stop: EmergencyStop) -> Iterator[None]:
+    """Ctrl-C and SIGTERM stop the robot, and what was done until then is kept; the second time they end the program."""
+
+    def interrupt(*_: Any) -> None:
+        if stop:
+            raise KeyboardInterrupt
+        stop("interrupted")
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _dashboard(config: Mapping[str, Any], loop: Control) -> Iterator[None]:
+    if not config["dashboard"]:
+        yield
+        return
+    from .eval.dashboard import Dashboard
+
+    with Dashboard(loop) as page:
+        say(f"Dashboard: {page.url}")
+        yield
+
+
+def _show(found: list[dict[str, Any]]) -> None:
+    table = Table(title="success against latency")
+    for name in ("mode", "latency [ms]", "n", "success [95 %]", "steps without an action"):
+        table.add_column(name, justify="left" if name == "mode" else "right")
+    for run in found:
+        idle = sum(line["without_action"] for line in run["episodes"])
+        steps = sum(line["steps"] for line in run["episodes"])
+        settings = run["settings"]
+        cells = (f"{1e3 * settings['latency']:g}", str(run["n"]), percent(run["success"], run["ci95"]))
+        table.add_row(settings["mode"], *cells, f"{100 * idle / max(steps, 1):.0f} %")
+    console.print(table)
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def serve(config: Mapping[str, Any]) -> None:
+    """Serve a checkpoint until interrupted."""
+    try:
+        from .eval.server import Server, ServeSettings
+    except ImportError as error:
+        needs = "foreact serve needs websockets and msgpack: pip install 'foreact[serve]'"
+        raise UserError(f"{needs} ({error})") from error
+
+    names = [f.name for f in dataclasses.fields(ServeSettings)]
+    settings = build(ServeSettings, {name: config[name] for name in names}, "serve")
+    options = {"n_action_steps": config["n_action_steps"], "batch_shape": config["batch_size"]}
+    load = partial(as_actor, config["checkpoint"], device=config["device"], runtime=config["runtime"], **options)
+    server = Server(load(), settings, load)
+
+    def ready(server: Server) -> None:
+        say(
+            f"Serving {config['checkpoint']} at ws://{settings.host}:{server.port} (also /healthz, /metrics). From a "
+            f"robot: foreact control policy=ws://{settings.host}:{server.port} …"
+        )
+
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(server.run(ready))

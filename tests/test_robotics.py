@@ -1,0 +1,209 @@
+"""`foreact control` and `foreact serve`, from the command line on."""
+
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import venv
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from foreact import commands, robotics
+from foreact.__main__ import main
+from foreact.data.store import Store
+from foreact.envs.errors import UserError
+from foreact.eval.client import Client
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ([], "needs checkpoint=RUN, or policy=ws://HOST:PORT"),
+        (["checkpoint=nowhere"], "nowhere does not exist"),
+        (["policy=wizard"], "unknown policy (other than ws://HOST:PORT) 'wizard'"),
+        (["robot=tractor"], "unknown robot 'tractor'; choose one of: lerobot, recorded, simulated"),
+        (["clock=sundial"], "unknown clock 'sundial'"),
+        (["mode=fast", "checkpoint=x"], "unknown mode 'fast'"),
+        (["safety.without=[everything]", "checkpoint=x"], "unknown rule in safety.without: 'everything'"),
+        (["latency=-5", "checkpoint=x"], "latency and jitter must not be below 0"),
+        (["ensemble=0.1", "checkpoint=x"], "ensemble=0.1 would be ignored: mode=realtime averages nothing"),
+        (["policy=ws://127.0.0.1:1"], "cannot connect to ws://127.0.0.1:1"),
+    ],
+)
+def test_bad_settings_of_control_are_one_message(settings, message, capsys):
+    assert main(["control", *settings]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ([], "foreact serve needs checkpoint="),
+        (["checkpoint=nowhere"], "nowhere does not exist"),
+        (["checkpoint=x", "port=99999"], "port must be from 0 to 65535, got 99999"),
+        (["checkpoint=x", "rate=-1"], "rate must be above 0"),
+    ],
+)
+def test_bad_settings_of_serve_are_one_message(settings, message, capsys):
+    assert main(["serve", *settings]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_table_of_limits_comes_from_a_file(tmp_path):
+    from foreact import envs
+
+    path = tmp_path / "limits.json"
+    sawyer = envs.embodiment("push")
+    rows = sawyer.to_dict()["limits"]
+    path.write_text(json.dumps([{**rows[0], "velocity": 0.25}, rows[1]]))
+    assert robotics._limited(sawyer, str(path)).limits[0].velocity == 0.25
+    assert robotics._limited(sawyer, None) == sawyer
+    before = dataclasses.replace(sawyer, limits=())  # as in a store from before there were any
+    assert robotics._limited(before, None) == sawyer
+    for text in ("[{}]", "7", "nonsense", '[{"field": "hand_delta", "kind": "delta", "speed": 1}]'):
+        path.write_text(text)
+        with pytest.raises(UserError, match="it is a JSON list of rows"):
+            robotics._limited(sawyer, str(path))
+    with pytest.raises(UserError, match="No such file"):
+        robotics._limited(sawyer, str(tmp_path / "none.json"))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A tiny policy of one Metaworld task, trained for three updates."""
+    home = tmp_path_factory.mktemp("control")
+    commands.collect(commands.config_of("collect", ["tasks=[button-press]", "episodes=2", f"out={home / 'data'}"]))
+    train = ["model=joint/tiny", "steps=3", "batch_size=4", "align=0", f"data={home / 'data'}", f"out={home / 'run'}"]
+    commands.train(commands.config_of("train", train))
+    return home / "run"
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+def test_a_checkpoint_drives_a_simulator_and_what_it_leaves_can_be_trained_on(checkpoint, tmp_path):
+    settings = [f"checkpoint={checkpoint}", "clock=simulated", "latency=[0,50]", "mode=[sync,realtime]", "max_steps=12"]
+    assert main(["control", *settings, "episodes=2", f"out={tmp_path / 'sweep'}"]) == 0
+    sweep = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
+    assert [(r["settings"]["mode"], r["settings"]["latency"]) for r in sweep["runs"]] == [
+        ("sync", 0), ("sync", 0.05), ("realtime", 0), ("realtime", 0.05)
+    ]  # fmt: skip
+    assert all(episode["violations"] == {} for run in sweep["runs"] for episode in run["episodes"])
+    run = tmp_path / "sweep" / "realtime-50ms"
+    assert (run / "report.html").is_file()
+    with Store.open(run / "data") as store:
+        assert store.n_steps == 24
+    assert main(["data", "info", str(run / "data")]) == 0
+    again = ["train", f"data={run / 'data'}", "model=joint/tiny", "steps=1", "batch_size=2", "align=0"]
+    assert main([*again, f"out={tmp_path / 'again'}"]) == 0
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+def test_a_served_checkpoint_drives_a_simulator_in_real_time(checkpoint, tmp_path):
+    command = [sys.executable, "-m", "foreact", "serve", f"checkpoint={checkpoint}", "port=0", "device=cpu"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
+    try:
+        uri = re.search(r"ws://[\d.:]+", server.stdout.readline())[0]
+        patient = ["timeout=30", "safety.watchdog=30", "safety.stale=30", "safety.patience=60", "uncovered=rest"]
+        settings = [f"policy={uri}", "hz=4", "max_steps=8", "mode=realtime", *patient]
+        assert main(["control", *settings, f"out={tmp_path / 'run'}"]) == 0
+        with Client(uri) as client:
+            assert client.metadata["can_continue"]
+    finally:
+        server.send_signal(signal.SIGINT)
+        assert server.wait(20) == 0
+    (episode,) = json.loads((tmp_path / "run" / "control.json").read_text())["episodes"]
+    assert episode["outcome"] == "step limit"
+    assert episode["violations"] == {}
+    assert episode["chunks"] >= 0
+    assert Store.open(tmp_path / "run" / "data").n_steps == episode["steps"]
+
+
+def test_an_interrupt_stops_the_robot_and_not_the_process():
+    from foreact.eval.safety import EmergencyStop
+
+    stop = EmergencyStop()
+    before = signal.getsignal(signal.SIGTERM)
+    with robotics._interrupts(stop):
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.reason == "interrupted"
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_clients_distribution_is_one_small_file(tmp_path):
+    build = f"from setuptools import build_meta; build_meta.build_wheel({str(tmp_path)!r})"
+    copy = tmp_path / "client"
+    copy.mkdir()
+    for name in ("pyproject.toml", "README.md", "foreact_client.py"):
+        (copy / name).write_bytes((ROOT / "client" / name).read_bytes())
+    subprocess.run([sys.executable, "-c", build], cwd=copy, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.stat().st_size < 100_000
+    held = [name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name]
+    assert held == ["foreact_client.py"]
+    assert zipfile.ZipFile(wheel).read("foreact_client.py") == (ROOT / "eval" / "client.py").read_bytes()
+
+
+@pytest.mark.slow
+def test_the_client_works_in_an_empty_environment(tmp_path):
+    import asyncio
+
+    from foreact.eval.actors import PolicyActor
+    from foreact.eval.server import Server, ServeSettings
+
+    sys.path.insert(0, str(ROOT / "tests" / "eval"))
+    import fake_worlds
+
+    class Still:
+        horizon, n_action_steps, n_obs_steps, tasks = 6, 3, 1, ("fake/near",)
+        embodiment = fake_worlds.EMBODIMENT
+
+        def act(self, observations, instructions, keys, batch_shape=None):
+            return np.ones((len(keys), 6, 2), np.float32)
+
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    install = [python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", ROOT / "client"]
+    subprocess.run(install, check=True, timeout=300)
+    listed = subprocess.run(
+        [python, "-m", "pip", "list", "--format=freeze"], check=True, capture_output=True, text=True
+    )
+    names = {line.split("==")[0].lower() for line in listed.stdout.split()}
+    assert names - {"pip", "setuptools"} == {"foreact-client", "msgpack", "numpy", "websockets"}
+    server, ready = Server(PolicyActor(policy=Still(), batch_shape=2), ServeSettings(port=0)), threading.Event()
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(server.run(lambda _: ready.set()))
+
+    def run():
+        with pytest.raises(asyncio.CancelledError):
+            loop.run_until_complete(task)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert ready.wait(10)
+    code = f"""
+import numpy as np
+from foreact_client import Client
+with Client("ws://127.0.0.1:{server.port}") as client:
+    seen = {{"images": {{"main": np.zeros((12, 12, 3), np.uint8)}}, "state": np.zeros(2), "instruction": "go"}}
+    print(client.infer(seen)["actions"].shape)
+"""
+    try:
+        said = subprocess.run(
+            [python, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path, timeout=60
+        )
+        assert said.stdout.strip() == "(6, 2)"
+    finally:
+        loop.call_soon_threadsafe(task.cancel)
+        thread.join(10)
+        loop.close()
