@@ -1,5 +1,6 @@
 """ALOHA as data: two ViperX arms with six joints and a gripper each, on either side of a table (Zhao et al. 2023)."""
 
+from .limits import Limit
 from .spec import Camera, Embodiment, Field, Task
 
 CAMERA = Camera(name="main", mount="angle", height=96, width=96, fovy=60.0)
@@ -30,6 +31,14 @@ def _action(side: str) -> tuple[Field, Field]:
     )
 
 
+def _limits(side: str) -> tuple[Limit, Limit]:
+    joints, gripper = f"{side}_arm_joints", f"{side}_gripper_opening"
+    return (
+        Limit(field=f"{side}_arm_targets", kind="target", drives=joints, low=LOW, high=HIGH),
+        Limit(field=f"{side}_gripper_target", kind="target", drives=gripper, low=(0.0,), high=(1.0,)),
+    )
+
+
 EMBODIMENT = Embodiment(
     name="aloha-viperx",
     cameras=(CAMERA,),
@@ -42,6 +51,7 @@ EMBODIMENT = Embodiment(
         "action": "absolute: where the joints' position controllers drive",
         "gripper": "1 is open, 0 closed",
     },
+    limits=(*_limits("left"), *_limits("right")),
 )
 
 TASKS = {

@@ -20,7 +20,7 @@ class Limit:
     """The limits of one field of the action; None or empty: no such limit. The action's own bounds hold beside them.
 
     field: of the action · kind: what its numbers mean, one of `KINDS` · drives: the field of the state that a target or
-    delta moves · scale: what 1 of the action is, in the state's unit · low, high: where the state may be sent, in its
+    delta moves, '' for a delta that moves none of them · scale: what 1 of the action is, in the state's unit · low, high: where the state may be sent, in its
     unit, one number each for every component · velocity, acceleration: of what is sent, of every component [the
     state's unit / s and / s²] · force: largest magnitude of an effort, in the action's unit.
     """
@@ -48,8 +48,9 @@ class Limit:
         moves = bool(self.drives or self.low or self.velocity or self.acceleration)
         if self.kind == "effort" and moves:
             raise UserError(f"limit of {self.field!r}: an effort has a force, and no place, velocity or acceleration")
-        if self.kind != "effort" and not self.drives:
-            raise UserError(f"limit of {self.field!r}: a {self.kind} drives a field of the state; say which in drives")
+        if not self.drives and (self.kind == "target" or self.low):
+            what = "a target" if self.kind == "target" else "a workspace"
+            raise UserError(f"limit of {self.field!r}: {what} is of a field of the state; say which in drives")
         if self.kind != "effort" and self.force is not None:
             raise UserError(f"limit of {self.field!r}: a {self.kind} has no force")
 
@@ -66,7 +67,7 @@ def check(limits: tuple[Limit, ...], robot: str, state: tuple[Any, ...], action:
             raise UserError(f"limit of {limit.field!r}: a box of {len(limit.low)} for {field.size} components")
         if limit.kind == "delta" and not all(a <= 0 <= b for a, b in zip(field.low, field.high, strict=True)):
             raise UserError(f"limit of {limit.field!r}: bounds {field.low} to {field.high} leave no delta of 0, rest")
-        if limit.kind != "effort":
+        if limit.drives:
             driven = states[choose(limit.drives, states, f"state field in the limits of {robot!r}:")]
             if driven.size != field.size:
                 raise UserError(

@@ -6,6 +6,7 @@ one sentence; where the goal is a place, it is marked in the picture.
 
 from typing import NamedTuple
 
+from .limits import Limit
 from .spec import Camera, Embodiment, Field, Task
 
 CAMERA = Camera(name="main", mount="front_pixels", height=96, width=96)
@@ -13,13 +14,14 @@ TOP = Camera(name="top", mount="top", height=96, width=96)
 WRIST = Camera(name="wrist", mount="ur5e/robotiq/wrist", height=96, width=96)
 VIEWS = {camera.name: camera for camera in (CAMERA, TOP, WRIST)}
 
+_LOW, _HIGH = (0.0, -0.6, -0.1), (0.9, 0.6, 0.7)  # where the hand may be [m]
 _PLACE = {"unit": "m", "low": (-0.5, -0.8, -0.5), "high": (1.2, 0.8, 1.0)}
 
 EMBODIMENT = Embodiment(
     name="ogbench-ur5e",
     cameras=(CAMERA,),
     state=(
-        Field(name="hand_position", unit="m", low=(0.0, -0.6, -0.1), high=(0.9, 0.6, 0.7)),
+        Field(name="hand_position", unit="m", low=_LOW, high=_HIGH),
         Field(name="hand_heading", unit="cosine and sine", low=(-1.0, -1.0), high=(1.0, 1.0)),
         Field(name="gripper_opening", unit="fraction of 0.085 m", low=(0.0,), high=(1.0,)),
     ),
@@ -39,6 +41,11 @@ EMBODIMENT = Embodiment(
         "gripper": "effort +1 closes, -1 opens; opening 1 is open, 0 closed",
         "object_position": "of the cube, or of the handle that slides",
     },
+    limits=(
+        Limit(field="hand_delta", kind="delta", drives="hand_position", scale=0.05, low=_LOW, high=_HIGH),
+        Limit(field="hand_turn", kind="delta", scale=0.3),
+        Limit(field="gripper_effort", kind="effort", force=1.0),
+    ),
 )
 
 

@@ -4,6 +4,7 @@ The task of Florence et al. 2021 (Implicit Behavioral Cloning) in the form of Ch
 units are kept: published actions fit.
 """
 
+from .limits import Limit
 from .spec import Camera, Embodiment, Field, Task
 
 BOARD = 512.0  # side of the board
@@ -28,6 +29,9 @@ EMBODIMENT = Embodiment(
         "action": "absolute: where a spring pulls the pusher",
         "block_position": "the middle of the bar's outer edge",
     },
+    limits=(
+        Limit(field="pusher_target", kind="target", drives="pusher_position", low=(0.0, 0.0), high=(BOARD, BOARD)),
+    ),
 )
 
 TASKS = {

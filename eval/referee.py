@@ -39,7 +39,7 @@ class Referee:
             if limit.kind == "effort":
                 self._count("force", np.abs(sent) - (np.inf if limit.force is None else limit.force), sent)
                 continue
-            measured = self._measured(limit.drives, state)
+            measured = self._measured(limit.drives, state) if limit.drives else np.zeros(field.size)
             here, moved = self._before.get(field.name, (measured, np.zeros(field.size)))
             move = limit.scale * sent if limit.kind == "delta" else limit.scale * sent - here
             place = measured + move if limit.kind == "delta" else limit.scale * sent
