@@ -20,9 +20,10 @@ class Limit:
     """The limits of one field of the action; None or empty: no such limit. The action's own bounds hold beside them.
 
     field: of the action · kind: what its numbers mean, one of `KINDS` · drives: the field of the state that a target or
-    delta moves, '' for a delta that moves none of them · scale: what 1 of the action is, in the state's unit · low, high: where the state may be sent, in its
-    unit, one number each for every component · velocity, acceleration: of what is sent, of every component [the
-    state's unit / s and / s²] · force: largest magnitude of an effort, in the action's unit.
+    delta moves, '' for a delta that moves none of them · scale: what 1 of the action is, in the state's unit · low,
+    high: where the state may be sent, in its unit, one number each for every component · velocity, acceleration: of
+    what is sent, of every component [the state's unit / s and / s²] · force: largest magnitude of an effort, in the
+    action's unit.
     """
 
     field: str
