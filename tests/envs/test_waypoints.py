@@ -50,7 +50,8 @@ def test_the_gripper_gets_time_and_then_keeps_its_grip(planner):
 
 
 def test_another_robot_is_refused():
-    robot = dataclasses.replace(embodiment("metaworld/reach-v3"), action=embodiment("metaworld/reach-v3").action[:1])
+    arm = embodiment("metaworld/reach-v3")
+    robot = dataclasses.replace(arm, action=arm.action[:1], limits=())
     with pytest.raises(UserError, match="train it on raw actions"):
         Planner(robot)
 
