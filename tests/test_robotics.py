@@ -109,17 +109,18 @@ def test_a_checkpoint_drives_a_simulator_and_what_it_leaves_can_be_trained_on(ch
 @pytest.mark.slow
 def test_a_served_checkpoint_drives_a_simulator_in_real_time(checkpoint, tmp_path):
     command = [sys.executable, "-m", "foreact", "serve", f"checkpoint={checkpoint}", "port=0", "device=cpu"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
-    try:
-        uri = re.search(r"ws://[\d.:]+", server.stdout.readline())[0]
-        patient = ["timeout=30", "safety.watchdog=30", "safety.stale=30", "safety.patience=60", "uncovered=rest"]
-        settings = [f"policy={uri}", "hz=4", "max_steps=8", "mode=realtime", *patient]
-        assert main(["control", *settings, f"out={tmp_path / 'run'}"]) == 0
-        with Client(uri) as client:
-            assert client.metadata["can_continue"]
-    finally:
-        server.send_signal(signal.SIGINT)
-        assert server.wait(20) == 0
+    env = os.environ | {"PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as server:
+        assert server.stdout is not None
+        try:
+            uri = re.search(r"ws://[\d.:]+", server.stdout.readline())[0]
+            settings = [f"policy={uri}", "hz=4", "max_steps=8", "mode=realtime", "uncovered=rest"]
+            assert main(["control", *settings, f"out={tmp_path / 'run'}"]) == 0
+            with Client(uri) as client:
+                assert client.metadata["can_continue"]
+        finally:
+            server.send_signal(signal.SIGINT)
+            assert server.wait(20) == 0
     (episode,) = json.loads((tmp_path / "run" / "control.json").read_text())["episodes"]
     assert episode["outcome"] == "step limit"
     assert episode["violations"] == {}
