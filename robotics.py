@@ -17,6 +17,7 @@ from rich.table import Table
 from . import envs
 from .commands import console, home, say
 from .data.provenance import command_line
+from .data.store import Store
 from .envs.errors import UserError, choose
 from .envs.limits import Limit
 from .envs.spec import Embodiment
@@ -60,6 +61,8 @@ def _control(config: Mapping[str, Any], out: Path) -> dict[str, Any]:
     )
     safety = build(SafetySettings, config["safety"], "safety")
     actor = _actor(config)
+    if name := _robot_name(config):
+        actor = actor.on(name, config["n_action_steps"])
     robot = _robot(config, actor, clock)
     about = {
         "policy": actor.name,
@@ -116,6 +119,16 @@ def _actor(config: Mapping[str, Any]) -> PolicyActor:
     actor = as_actor(config["checkpoint"], device=config["device"], runtime=config["runtime"], **used)
     assert isinstance(actor, PolicyActor)
     return actor
+
+
+def _robot_name(config: Mapping[str, Any]) -> str | None:
+    """Which of a policy's robots is driven; None for its main one."""
+    if config["robot"] == "simulated" and config["task"]:
+        return envs.embodiment(config["task"]).name
+    if config["robot"] == "recorded" and config["data"]:
+        with Store.open(config["data"]) as store:
+            return store.embodiment.name
+    return None
 
 
 def _robot(config: Mapping[str, Any], actor: PolicyActor, clock: Clock) -> Robot:

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -118,6 +118,16 @@ class PolicyActor:
             self.batch_shape = 4 if str(getattr(self.policy, "device", "cpu")).startswith("cpu") else 32
         if self.batch_shape < 1:
             raise UserError(f"the inference batch needs at least one row, got {self.batch_shape}")
+
+    def on(self, robot: str, n_action_steps: int | None = None) -> "PolicyActor":
+        """The same on another of the policy's robots; itself where the policy knows but one.
+
+        n_action_steps: those that were asked for, because each robot has a default of its own.
+        """
+        policy: Any = self.policy
+        if len(getattr(policy, "robots", ())) < 2:
+            return self
+        return replace(self, policy=policy.on(robot), n_action_steps=n_action_steps)
 
     @property
     def steps(self) -> int:

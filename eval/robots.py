@@ -143,7 +143,8 @@ class SimulatedRobot:
 
 
 class RecordedRobot:
-    """An episode of a store, played at its own rate: a rehearsal on real data of all but the motors.
+    """An episode of a store, played at its own rate from the first action on: a rehearsal on real data of all but the
+    motors.
 
     What is sent moves nothing; `errors` holds how far each action was from the one that moved the robot then, (A,) in
     the action's units.
@@ -165,10 +166,13 @@ class RecordedRobot:
             raise UserError(f"{has}; episode {episode} cannot be played")
         self._episode = self.store.episode(episode)
         self.task, self.instruction = self._episode.task, self._episode.instruction
-        self._began, self.errors = self.clock.now(), []
+        self._began: float | None = None
+        self.errors = []
 
     @property
     def _row(self) -> int:
+        if self._began is None:  # a loop looks before it begins, to see how long the policy thinks
+            return 0
         return math.floor((self.clock.now() - self._began) * self.hz + 1e-6)
 
     def observe(self, pictures: bool = True) -> Stamped:
@@ -181,6 +185,8 @@ class RecordedRobot:
         return Stamped(observation, now)
 
     def act(self, action: np.ndarray) -> None:
+        if self._began is None:
+            self._began = self.clock.now()
         if self._row < len(self._episode):
             self.errors.append(action - self._episode.action_executed[self._row])
 

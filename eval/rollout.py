@@ -239,8 +239,7 @@ def _on_robot(actor: PolicyActor, tasks: Sequence[str], world: Any, n_action_ste
     robots = sorted({world.embodiment(task).name for task in tasks})
     if len(robots) > 1:
         raise UserError(f"the tasks are of the robots {', '.join(robots)}; evaluate those of one at a time: tasks=[…]")
-    policy: Any = actor.policy
-    return dataclasses.replace(actor, policy=policy.on(robots[0]), n_action_steps=n_action_steps)
+    return actor.on(robots[0], n_action_steps)
 
 
 @contextlib.contextmanager
