@@ -57,7 +57,7 @@ def difference(a: Arm, b: Arm, spread: Spread) -> dict[str, Any]:
     """Success of arm a less that of arm b, paired by episode: what is hard for both does not widen the interval."""
     x, y = a.outcomes, b.outcomes
     found = interval(x.success.mean(0) - y.success.mean(0), x.task, 1 / len(x.success) + 1 / len(y.success), spread)
-    return {"difference": float(x.rates.mean() - y.rates.mean()), "ci95": found}
+    return {"difference": float(x.rates.mean() - y.rates.mean()), "ci95": [max(-1.0, found[0]), min(1.0, found[1])]}
 
 
 def together(name: str, arms: Sequence[Arm]) -> Arm:
@@ -65,7 +65,9 @@ def together(name: str, arms: Sequence[Arm]) -> Arm:
     runs = [run for arm in arms for _, run in sorted(arm.runs.items())]
     minutes = [value for arm in arms for value in arm.minutes.values()]
     losses = [value for arm in arms for value in arm.losses.values()]
-    return Arm(f"{name} ({len(arms)} arms)", dict(enumerate(runs)), dict(enumerate(minutes)), dict(enumerate(losses)))
+    count = sum(bool(arm.runs) for arm in arms)
+    title = f"{name} ({count} arm{'s' * (count != 1)})"
+    return Arm(title, dict(enumerate(runs)), dict(enumerate(minutes)), dict(enumerate(losses)))
 
 
 def summarise(arms: Sequence[Arm], baseline: str, pooled: Sequence[Arm] = ()) -> dict[str, Any]:
