@@ -4,6 +4,7 @@ Plain HTML and server-sent events. It listens on 127.0.0.1 alone, answers no oth
 otherwise reach it through a name of its own), and stops the robot only for a request that a foreign page cannot send.
 """
 
+import contextlib
 import io
 import json
 import threading
@@ -101,7 +102,8 @@ def _handler(page: Dashboard) -> type[BaseHTTPRequestHandler]:
             if not self._local():
                 return
             if self.path == "/":
-                self._send(PAGE.encode(), "text/html; charset=utf-8")
+                state = json.dumps(page.state()).replace("<", "\\u003c")  # it stands inside a script
+                self._send(PAGE.replace("__STATE__", state).encode(), "text/html; charset=utf-8")
             elif self.path == "/events":
                 self._events()
             elif self.path.startswith("/camera/"):
@@ -138,7 +140,8 @@ def _handler(page: Dashboard) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Length", str(len(body)))
             self.send_header("Cache-Control", "no-store")
             self.end_headers()
-            self.wfile.write(body)
+            with contextlib.suppress(OSError):  # the page was closed
+                self.wfile.write(body)
 
         def _events(self) -> None:
             self.send_response(HTTPStatus.OK)

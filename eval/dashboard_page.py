@@ -1,4 +1,4 @@
-"""The page of `dashboard.py`, one string."""
+"""The page of `dashboard.py`, one string; in the place of __STATE__ stands what it shows at first."""
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -63,6 +63,7 @@ function show(s) {
   byId("actions").replaceChildren(...rows);
   byId("faults").textContent = s.faults.join("\\n");
 }
+show(__STATE__);
 new EventSource("/events").onmessage = event => show(JSON.parse(event.data));
 </script>
 </body>

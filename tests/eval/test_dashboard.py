@@ -78,7 +78,7 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 def test_a_browser_draws_it(loop):
     with Dashboard(loop) as page:
         loop.run()
-        command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000", "--dump-dom"]
+        command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--timeout=4000", "--dump-dom"]
         dom = subprocess.run([*command, page.url], capture_output=True, text=True, timeout=60).stdout
     assert 'class="row"' in dom
     assert "step 7" in dom
