@@ -13,6 +13,7 @@ from ..data.store import Store
 from ..envs.errors import choose
 from ..envs.waypoints import Planner
 from ..policy import Policy
+from .stage import stack
 
 HOLD = 16  # steps after success: the last foreseen frames are then real as well
 
@@ -55,7 +56,7 @@ class Driver:
         place = self.step % self.policy.n_action_steps
         if place == 0:
             key = (self.seed, self.step)
-            self.chunk = self.policy.act([_stack(list(self.history))], [self.instruction], [key])[0]
+            self.chunk = self.policy.act([stack(list(self.history))], [self.instruction], [key])[0]
         self.step += 1
         return self.chunk[place]
 
@@ -74,17 +75,9 @@ class PoseDriver:
             if self.poses:
                 self.poses.popleft()
             if not self.poses:
-                chunk = self.policy.act([_stack([observation])], [self.instruction], [(self.seed, self.step)])[0]
+                chunk = self.policy.act([stack([observation])], [self.instruction], [(self.seed, self.step)])[0]
                 self.poses.extend(chunk[: self.policy.n_action_steps])
             self.planner.aim()
         action, self.reached = self.planner.step(observation["state"], self.poses[0])
         self.step += 1
         return action
-
-
-def _stack(history: list[dict[str, Any]]) -> dict[str, Any]:
-    stacked: dict[str, Any] = {"state": np.stack([o["state"] for o in history])}
-    for kind in ("images", "depth"):
-        if kind in history[0]:
-            stacked[kind] = {c: np.stack([o[kind][c] for o in history]) for c in history[0][kind]}
-    return stacked

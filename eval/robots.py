@@ -150,9 +150,9 @@ class RecordedRobot:
     the action's units.
     """
 
-    def __init__(self, path: Path | str, clock: Clock, *, hz: float | None = None, limits: Embodiment | None = None):
+    def __init__(self, path: Path | str, clock: Clock, *, hz: float | None = None):
         self.store, self.clock = Store.open(path), clock
-        self.embodiment = self.store.embodiment if limits is None else limits
+        self.embodiment = self.store.embodiment
         self.hz = self.embodiment.control_hz if hz is None else hz
         self.errors: list[np.ndarray] = []
         self.task = self.instruction = ""

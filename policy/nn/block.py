@@ -86,10 +86,11 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, context: KeysValues) -> Tensor:
         """x (B, N, L, D), normalised here."""
-        q = self.q(self.norm(x)).unflatten(-1, (self.heads, -1)).permute(0, 3, 1, 2, 4)  # (B, H, N, L, C)
-        k, v = (y.unsqueeze(2).expand(-1, -1, q.shape[2], -1, -1) for y in context)
-        mixed = attend(self.q_norm(q), k, v, dropout=self.dropout if self.training else 0.0)
-        return self.out(mixed.permute(0, 2, 3, 1, 4).flatten(-2))
+        # all draws see the same condition, so they are one long stream here, and it is not copied for each
+        q = self.q(self.norm(x)).flatten(1, 2).unflatten(-1, (self.heads, -1)).permute(0, 2, 1, 3)  # (B, H, N L, C)
+        k, v = (y.unsqueeze(2) for y in context)
+        mixed = attend(self.q_norm(q).unsqueeze(2), k, v, dropout=self.dropout if self.training else 0.0)
+        return self.out(mixed.squeeze(2).transpose(1, 2).flatten(-2).unflatten(1, x.shape[1:3]))
 
 
 class Attention(nn.Module):
