@@ -71,10 +71,12 @@ class Robot(Protocol):
 
 
 class SimulatedRobot:
-    """A simulator on its own clock: it goes on, whether or not anybody has sent an action.
+    """A simulator on its own clock: from the first action on it goes on, whether or not anybody has sent another.
 
-    A control step lasts 1 / hz seconds of the clock. In it the simulator does what was sent last: a delta moves it once
-    and then it rests, a target or an effort stays. An episode begins from seed + its number. `violations` counts what
+    Before that it stands still: nobody has told what holds it where it is, and how long a policy takes to get ready is
+    no part of an episode. A control step lasts 1 / hz seconds of the clock. In it the simulator does what was sent last:
+    a delta moves it once and then it rests, a target or an effort stays. An episode begins from seed + its number.
+    `violations` counts what
     reached it and should not have.
     """
 
@@ -102,7 +104,8 @@ class SimulatedRobot:
         self.env.reset(seed=self.seed + episode)
         if self.referee is not None:
             self.referee.begin()
-        self._began, self._steps = self.clock.now(), 0
+        self._began: float | None = None
+        self._steps = 0
         self._success, self._stopped = False, False
         self._sent = self._rest = np.zeros(self.embodiment.action_dim, np.float32)
 
@@ -117,6 +120,8 @@ class SimulatedRobot:
             return
         if self.referee is not None:
             self.referee.see(action, self.env.state())
+        if self._began is None:
+            self._began = self.clock.now()
         self._sent, self._rest = action, np.where(self._once, np.float32(0), action)
 
     def stop(self) -> None:
@@ -133,6 +138,8 @@ class SimulatedRobot:
 
     def _catch_up(self) -> None:
         """Simulate the control steps that have passed."""
+        if self._began is None:
+            return
         passed = math.floor((self.clock.now() - self._began) * self.hz + 1e-6)
         for _ in range(min(passed, self.env.task.max_steps) - self._steps):
             if self._success:

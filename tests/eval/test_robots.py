@@ -26,6 +26,17 @@ def test_the_simulator_goes_on_by_its_own_clock_and_a_delta_moves_it_once(robot)
     assert robot.outcome() == "step limit"
 
 
+def test_the_simulator_waits_for_the_first_action(robot):
+    start = robot.observe(False).observation["state"]
+    robot.clock.sleep_until(100.0)  # longer than an episode
+    assert robot.outcome() is None
+    robot.act(np.array([0.5, 0], np.float32))
+    robot.clock.sleep_until(100.1)
+    np.testing.assert_allclose(robot.observe(False).observation["state"] - start, [0.05, 0], atol=1e-6)
+    robot.clock.sleep_until(107.0)
+    assert robot.outcome() == "step limit"
+
+
 def test_a_stopped_simulator_takes_no_more_actions(robot):
     robot.stop()
     before = robot.observe(False).observation["state"]
