@@ -86,6 +86,7 @@ class Control:
         finally:
             dog.end()
             self.robot.stop()
+            loop.inference.end()
         return run
 
     def _bite(self, reason: str) -> None:

@@ -94,6 +94,11 @@ class Inference:
             self.clock.sleep_until(self.clock.now() + 1e-3)
         return answer
 
+    def end(self) -> None:
+        """Wait for a thread that still thinks, `timeout` at most: in a process that ends meanwhile it would abort."""
+        if self._question is not None and self.clock.flows:
+            self._question.done.wait(self.timeout)
+
     def _answer(self, question: "_Question") -> None:
         try:
             question.chunk = self.think(question.asked)

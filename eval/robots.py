@@ -74,10 +74,9 @@ class SimulatedRobot:
     """A simulator on its own clock: from the first action on it goes on, whether or not anybody has sent another.
 
     Before that it stands still: nobody has told what holds it where it is, and how long a policy takes to get ready is
-    no part of an episode. A control step lasts 1 / hz seconds of the clock. In it the simulator does what was sent last:
-    a delta moves it once and then it rests, a target or an effort stays. An episode begins from seed + its number.
-    `violations` counts what
-    reached it and should not have.
+    no part of an episode. A control step lasts 1 / hz seconds of the clock. In it the simulator does what was sent
+    last: a delta moves it once and then it rests, a target or an effort stays. An episode begins from seed + its
+    number. `violations` counts what reached it and should not have.
     """
 
     def __init__(self, env: Env, clock: Clock, *, hz: float | None = None, seed: int = 1000):

@@ -88,3 +88,18 @@ def test_the_next_answer_is_expected_to_take_as_long_as_the_slowest_of_late():
     assert inference.expected == 0.1
     inference.latencies += [0.5, *[0.2] * 10]
     assert inference.expected == 0.2
+
+
+def test_the_end_waits_for_a_thread_that_still_thinks():
+    thought = []
+
+    def think(asked):
+        time.sleep(0.1)
+        thought.append(asked)
+        return np.zeros((4, 2), np.float32)
+
+    inference = Inference(think, RealClock())
+    inference.end()  # nobody was asked
+    inference.ask(question(0))
+    inference.end()
+    assert len(thought) == 1
