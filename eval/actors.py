@@ -1,8 +1,10 @@
 """Who acts: a learned policy, batched in the main process; or expert and random inside the workers."""
 
+import contextlib
 import json
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -58,6 +60,9 @@ class Policy(Protocol):
         ...
 
 
+INSIDE = ("expert", "random")
+
+
 @dataclass(frozen=True)
 class InsideActor:
     """A policy of the simulator's side: 'expert' (scripted, from simulator state) or 'random' (uniform)."""
@@ -65,7 +70,7 @@ class InsideActor:
     kind: str
 
     def __post_init__(self):
-        choose(self.kind, ("expert", "random"), "policy (other than a checkpoint)")
+        choose(self.kind, INSIDE, "policy (other than a checkpoint)")
 
     def describe(self) -> dict[str, Any]:
         return {"policy": self.kind}
@@ -257,7 +262,7 @@ def as_actor(policy: Any, *, device: str = "auto", runtime: str = "torch", **opt
     options: of `PolicyActor`; `UserError` where they would be ignored. device, runtime: of a policy loaded here.
     """
     given = sorted(name for name, value in options.items() if value is not None)
-    if isinstance(policy, InsideActor | PolicyActor) or policy in ("expert", "random"):
+    if isinstance(policy, InsideActor | PolicyActor) or policy in INSIDE:
         if given:
             raise UserError(f"{', '.join(given)} would be ignored: policy={policy} takes no such option")
         return InsideActor(policy) if isinstance(policy, str) else policy
@@ -268,6 +273,20 @@ def as_actor(policy: Any, *, device: str = "auto", runtime: str = "torch", **opt
         about = about_checkpoint(find_checkpoint(policy))
         return PolicyActor(policy=load_policy(policy, device, runtime), name=str(policy), about=about, **options)
     return PolicyActor(policy=policy, name=type(policy).__name__, **options)
+
+
+def beside_workers(policy: Any) -> AbstractContextManager[None]:
+    """Half of PyTorch's threads for a policy on the CPU: the workers that simulate meanwhile need the others.
+
+    With all of them, each waits at the end of every product for one that a worker holds up.
+    """
+    if isinstance(policy, InsideActor) or policy in INSIDE:
+        return contextlib.nullcontext()
+    import torch
+
+    from ..policy.device import on_threads
+
+    return on_threads(max(1, torch.get_num_threads() // 2))
 
 
 def about_checkpoint(folder: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from rich.progress import (
 from ..envs.errors import UserError
 from ..envs.spec import Camera, Task
 from . import stage
-from .actors import InsideActor, PolicyActor, as_actor
+from .actors import InsideActor, PolicyActor, as_actor, beside_workers
 from .engine import Engine, Job, Running, Schedule
 from .film import write_film
 from .journal import Journal, write_json
@@ -113,43 +114,50 @@ def evaluate(
     Raises `UserError` on a policy that does not fit the environments, before anything is rolled out.
     """
     options = {"n_action_steps": n_action_steps, "ensemble": ensemble, "batch_shape": batch_size}
-    actor = as_actor(policy, device=device, runtime=runtime, **options)
-    world = import_module(registry)
-    if isinstance(actor, PolicyActor) and len(getattr(actor.policy, "robots", ())) > 1:
-        actor = _on_robot(actor, _names(actor, tasks, world), world, n_action_steps)
-    if cameras is None and isinstance(actor, PolicyActor):
-        cameras = actor.policy.embodiment.cameras
-    plan = Plan(
-        tasks=tuple(world.task(name) for name in _names(actor, tasks, world)),
-        episodes=episodes,
-        seed=seed,
-        max_steps=max_steps,
-        cameras=None if cameras is None else tuple(cameras),
-        video=video,
-    )
-    began = time.perf_counter()
-    with Journal(out, actor.identity() | plan.describe(), resume=resume) as journal:
-        schedule = Schedule(plan.jobs({(r["task"], r["episode"]) for r in journal.records}))
-        with progress_bar(journal.records, len(schedule), enabled=progress) as tick:
-            if len(schedule):
-                with make_pool(len(schedule), actor, n_envs, workers, registry) as pool:
-                    check(actor, plan, pool)
-                    _engine(actor, plan, schedule, pool, journal, tick).run()
-        seconds = time.perf_counter() - began
-        results = assemble(
-            journal.records,
-            plan.tasks,
-            policy=actor.describe(),
-            settings=plan.describe(),
-            seconds=seconds,
-            command=command,
+    with beside_workers(policy):
+        actor = as_actor(policy, device=device, runtime=runtime, **options)
+        world = import_module(registry)
+        if isinstance(actor, PolicyActor) and len(getattr(actor.policy, "robots", ())) > 1:
+            actor = _on_robot(actor, _names(actor, tasks, world), world, n_action_steps)
+        if cameras is None and isinstance(actor, PolicyActor):
+            cameras = actor.policy.embodiment.cameras
+        plan = Plan(
+            tasks=tuple(world.task(name) for name in _names(actor, tasks, world)),
+            episodes=episodes,
+            seed=seed,
+            max_steps=max_steps,
+            cameras=None if cameras is None else tuple(cameras),
+            video=video,
         )
-        if journal.folder is not None:
-            write_json(journal.folder / "results.json", results)
-            write_report(journal.folder, results, run=run)
+        with Journal(out, actor.identity() | plan.describe(), resume=resume) as journal:
+            pool_of = partial(make_pool, actor=actor, n_envs=n_envs, workers=workers, registry=registry)
+            seconds = _roll_out(actor, plan, journal, pool_of, progress)
+            about = {"policy": actor.describe(), "settings": plan.describe()}
+            results = assemble(journal.records, plan.tasks, **about, seconds=seconds, command=command)
+            if journal.folder is not None:
+                write_json(journal.folder / "results.json", results)
+                write_report(journal.folder, results, run=run)
     if progress:
         show(results)
     return results
+
+
+def _roll_out(
+    actor: InsideActor | PolicyActor,
+    plan: Plan,
+    journal: Journal,
+    pool_of: Callable[[int], Pool],
+    progress: bool,
+) -> float:
+    """Add the episodes that the journal lacks; the seconds that it took. pool_of: for so many of them."""
+    began = time.perf_counter()
+    schedule = Schedule(plan.jobs({(r["task"], r["episode"]) for r in journal.records}))
+    with progress_bar(journal.records, len(schedule), enabled=progress) as tick:
+        if len(schedule):
+            with pool_of(len(schedule)) as pool:
+                check(actor, plan, pool)
+                _engine(actor, plan, schedule, pool, journal, tick).run()
+    return time.perf_counter() - began
 
 
 def make_pool(

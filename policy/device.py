@@ -2,6 +2,7 @@
 
 import contextlib
 import platform
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 import torch
@@ -33,6 +34,17 @@ def autocast(precision: str, device: str) -> AbstractContextManager:
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.split(":")[0], dtype=torch.bfloat16)
+
+
+@contextlib.contextmanager
+def on_threads(count: int | None) -> Iterator[None]:
+    """So many threads for PyTorch, and for the ONNX Runtime sessions that are loaded meanwhile; None: as it is."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def describe_machine() -> dict[str, str | int]:

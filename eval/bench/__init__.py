@@ -42,7 +42,7 @@ def _eval(config: Mapping[str, Any]) -> None:
         config["checkpoint"],
         config["tasks"],
         peer=config["lerobot"],
-        **_options(config, "episodes", "device", "growth", "out"),
+        **_options(config, "episodes", "device", "runtime", "growth", "out"),
     )
 
 

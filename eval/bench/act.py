@@ -14,7 +14,7 @@ import torch
 from rich.table import Table
 
 from ...policy.config import ModelConfig
-from ...policy.device import resolve_device
+from ...policy.device import on_threads, resolve_device
 from ...policy.exported import export
 from ...policy.inputs import observe
 from ...policy.policy import Policy
@@ -60,9 +60,7 @@ def bench_act(
     """
     device = resolve_device(device)
     check_peer(peer, device)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
+    with on_threads(threads):
         with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as peers:
             theirs = _peers(peer, config, peers) if peer else {}
             counts = {name: run.about["parameters"] for name, run in theirs.items()}
@@ -79,8 +77,6 @@ def bench_act(
         if steps:
             _spread(arms[TUNED], steps)
         console.print(machine(device))
-    finally:
-        torch.set_num_threads(before)
     took = median(times)
     if BLIND in took:
         print(f"against {BLIND}: {took[TUNED] / took[BLIND]:.2f}x the time")

@@ -17,7 +17,7 @@ from ...envs.metaworld import bare
 from ...envs.metaworld_tasks import CAMERA
 from ...policy.device import resolve_device
 from ...policy.policy import Policy
-from ..actors import PolicyActor, as_actor
+from ..actors import PolicyActor, as_actor, beside_workers
 from ..rollout import evaluate
 from .peers import Peer, check_peer, diffusion, lerobot
 from .timing import Curves, console, draw_growth, machine, show
@@ -95,7 +95,7 @@ def like_lerobot(actor: PolicyActor, task: str, seeds: Sequence[int], first: int
                 looks = [_look(seen, i, [c.name for c in cameras]) for i in range(len(seeds))]
                 keys = [(first, seed - first, step) for seed in seeds]
                 instructions = [envs.task(task).instruction] * len(seeds)
-                chunks = actor.policy.act(looks, instructions, keys, batch_shape=actor.rows)
+                chunks = actor.policy.act(looks, instructions, keys)
             seen, _, _, _, info = vector.step(chunks[:, step % every])
             steps += int((~done).sum())
             done |= np.asarray(info["success"], bool)
@@ -110,7 +110,7 @@ def _look(seen: dict[str, np.ndarray], i: int, cameras: Sequence[str]) -> dict[s
     return {"images": {name: seen[name][i][None] for name in cameras}, "state": seen["state"][i][None]}
 
 
-def _ours(actor: PolicyActor, tasks: Sequence[str], max_steps: int, seeds: range) -> Ran:
+def _ours(actor: Any, tasks: Sequence[str], max_steps: int, seeds: range) -> Ran:
     plan = {"episodes": len(seeds), "seed": seeds[0], "max_steps": max_steps, "progress": False}
     rows = evaluate(actor, tasks, **plan)["per_task"].values()
     episodes = [episode for row in rows for episode in row["episodes"]]
@@ -134,6 +134,7 @@ def bench_eval(
     seed: int = 1000,
     max_steps: int = 500,
     device: str = "auto",
+    runtime: str = "torch",
     growth: bool = True,
     peer: str | None = None,
     out: Path | str = "bench",
@@ -141,16 +142,20 @@ def bench_eval(
     """Episodes a minute of both loops in alternation, on other seeds each round, and whether they succeed alike.
 
     tasks: default those of the checkpoint · episodes: of each task in a round, and so the batch of lerobot's loop ·
-    growth: plot how the time of a round grows with them · peer: an interpreter that has lerobot, whose own loop then
-    takes turns with both; its policy is another, so what compares is the time of a step.
+    runtime: of the policy in both loops · growth: plot how the time of a round grows with episodes · peer: an
+    interpreter that has lerobot, whose own loop then takes turns with both; its policy is another, so what compares
+    is the time of a step.
     """
     check_peer(peer, resolve_device(device))
-    actor = as_actor(policy, device=device)
+    load = partial(as_actor, policy, device=device, runtime=runtime)
+    with beside_workers(policy):  # in the other loop nobody simulates while the policy infers
+        ours = load()
+    actor = load()
     if not isinstance(actor, PolicyActor) or actor.policy.n_obs_steps != 1 or actor.poses:
         raise UserError(f"bench eval takes a checkpoint that sees one frame and tells actions, not {policy}")
     names = [envs.resolve(task) for task in tasks or actor.policy.tasks]
     with contextlib.ExitStack() as stack:
-        loops = {name: partial(loop, actor, names, max_steps) for name, loop in LOOPS.items()}
+        loops = {n: partial(loop, {OURS: ours}.get(n, actor), names, max_steps) for n, loop in LOOPS.items()}
         own = {LEROBOT: _lerobot(peer, actor, names, episodes, stack)} if peer else {}
         seconds, ran = _turns({**loops, **own}, range(seed, seed + rounds * episodes, episodes), episodes)
         rows = {n: _turns(loops, [seed], n)[0] for n in EPISODES} if growth else {}

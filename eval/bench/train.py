@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ...data.batch import Batch, fake_batch
 from ...policy.config import ModelConfig
-from ...policy.device import autocast, resolve_device
+from ...policy.device import autocast, on_threads, resolve_device
 from ...policy.fitting import Batches, Fitting, TrainConfig
 from ...policy.loss import Losses, objective
 from ...policy.model import Model
@@ -82,9 +82,7 @@ def bench_train(
     """
     device = resolve_device(device)
     check_peer(peer, device)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
+    with on_threads(threads):
         arms = {arm: Rehearsal(config, batch_size, arm, device) for arm in (TUNED, FROZEN)}
         with FlopCounterMode(display=False) as counter:
             arms[TUNED]()
@@ -114,8 +112,6 @@ def bench_train(
         if growth:
             _growth(config, device, Path(out) / "train.png")
         console.print(machine(device), f"precision {arms[TUNED].precision}", f"{work[TUNED] / 1e9:.0f} GFLOP an update")
-    finally:
-        torch.set_num_threads(before)
     print(f"ratio {took[FROZEN] / took[TUNED]:.2f}x")
 
 
