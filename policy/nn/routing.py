@@ -64,7 +64,8 @@ class TimeRouter(nn.Module):
                 score = logits - u.clamp(min=1e-20).log().neg().log()
             found.append(most_likely(probabilities, config, score))
             if usage is not None:
-                usage.append(usage_of(probabilities, found[-1].experts, logits))
+                # balanced is what acting takes: draws are nearly even where probabilities are, its choice need not be
+                usage.append(usage_of(probabilities, most_likely(probabilities, config).experts, logits))
         return found
 
     def logits(self, embedded: Tensor) -> list[Tensor]:

@@ -129,6 +129,17 @@ def test_training_draws_by_probability_and_acting_takes_the_most_likely():
     assert (acting.experts == usage[0].probability.topk(2).indices).all()
 
 
+def test_balanced_is_what_acting_takes_and_not_what_training_draws():
+    torch.manual_seed(0)
+    router, usage = TimeRouter(config(balance=0.01)), []
+    t, embedded = torch.rand(64), torch.randn(64, D)
+    drawn = router(t, embedded, torch.Generator().manual_seed(0), usage)
+    for layer, (acting, seen) in enumerate(zip(router(t, embedded), usage, strict=True)):
+        load = torch.bincount(acting.experts.flatten(), minlength=4) / acting.experts.numel()
+        torch.testing.assert_close(seen.load, load)
+        assert not torch.equal(drawn[layer].experts, acting.experts)
+
+
 def test_a_split_by_time_learns_nothing():
     net = Backbone(config(router="split", chosen=1))
     choice = net.timed(torch.tensor([[[0.0, 0.24, 0.26, 0.99, 1.0]]])).routes[0].choice
