@@ -31,7 +31,7 @@ from .eval.results import percent
 from .eval.robots import RecordedRobot, Robot, SimulatedRobot
 from .eval.runs import ControlSettings
 from .eval.safety import EmergencyStop, SafetySettings
-from .policy.config import build
+from .policy.settings import build
 
 
 def control(config: Mapping[str, Any]) -> list[dict[str, Any]]:

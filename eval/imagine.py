@@ -17,9 +17,8 @@ from torch import Tensor
 from ..data.batch import Batch
 from ..data.dataset import Dataset
 from ..data.store import Store
-from ..envs.errors import UserError, choose
+from ..envs.errors import UserError, choose, positive
 from ..policy import Policy
-from ..policy.config import positive
 from ..policy.inputs import unbatched
 from ..policy.known import KNOWN, known
 from ..policy.policy import Answer, Given

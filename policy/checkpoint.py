@@ -22,11 +22,12 @@ from ..data.mixture import Learned
 from ..data.normalize import Normalizer
 from ..envs.errors import UserError, choose
 from ..envs.spec import Embodiment
-from .config import ModelConfig, build
+from .config import ModelConfig
 from .device import resolve_device
 from .model import Model
 from .policy import Policy
 from .sentences import Sentences
+from .settings import build
 from .transforms import Robot, Transforms
 
 FORMAT_VERSION = 1

@@ -8,7 +8,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .config import Process
+from .diffusion.config import Process
 from .diffusion.path import PATHS, input_scale
 from .nn.backbone import Backbone, Context, Timed
 from .nn.config import BackboneConfig

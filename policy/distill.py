@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..envs.errors import UserError
-from .config import ModelConfig, Process, SolverConfig, positive
+from ..envs.errors import UserError, positive
+from .config import ModelConfig
 from .denoiser import Denoiser, Encoding
 from .device import autocast
+from .diffusion.config import Process, SolverConfig
 from .diffusion.path import PATHS, Path, estimate, expand, target
 from .fingerprint import fingerprint
 from .fitting import Batches, TrainConfig

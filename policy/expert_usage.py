@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batch import Batch
-from .config import Process
+from .diffusion.config import Process
 from .diffusion.times import TIMES
 from .loss import Lesson, prepare, segment_losses
 from .nn.experts import Experts

@@ -10,8 +10,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..data.batch import Batch
-from .config import Process
 from .denoiser import Denoiser, Encoding
+from .diffusion.config import Process
 from .diffusion.path import PATHS, estimate, target
 from .diffusion.times import sample_times
 from .diffusion.variance import bound

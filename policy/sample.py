@@ -7,8 +7,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from .config import SolverConfig
 from .denoiser import Denoiser, Encoding, Wiring
+from .diffusion.config import SolverConfig
 from .diffusion.path import PATHS, Path, x0_weights
 from .diffusion.solve import SHARE, Schedule, Values, solve
 from .diffusion.times import time_grid

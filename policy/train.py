@@ -15,11 +15,12 @@ from torch import Tensor
 from ..data.mixture import Source, sources_of
 from ..envs.errors import UserError
 from .checkpoint import find_checkpoint, find_finished, load_policy
-from .config import ModelConfig, build, defaults_of
+from .config import ModelConfig
 from .distill import DistillConfig, Distiller
 from .fitting import Batches, Fitting, NotFinite, TrainConfig
 from .latents import TokenizerConfig, TokenizerTrainer, load_tokenizer
 from .run_folder import RunFolder, draw_curves
+from .settings import build, defaults_of
 from .trainer import Trainer
 
 Preset = ModelConfig | TokenizerConfig | DistillConfig

@@ -17,7 +17,8 @@ from foreact.envs.metaworld_tasks import CAMERA, EMBODIMENT
 from foreact.eval.bench import loader, rollouts
 from foreact.eval.bench.model import fake_policy
 from foreact.eval.bench.rollouts import Drawn, Ran, bench_eval
-from foreact.policy.config import ModelConfig, build
+from foreact.policy.config import ModelConfig
+from foreact.policy.settings import build
 
 TINY = build(ModelConfig, yaml.safe_load(files("foreact.configs").joinpath("model/joint/tiny.yaml").read_text()))
 

@@ -15,7 +15,7 @@ from foreact.eval.pictures import Score, moving, psnr, r_squared, ssim
 from foreact.eval.recording import Driver, PoseDriver
 from foreact.eval.storyboard import Look, write_storyboard
 from foreact.policy import ModelConfig, TrainConfig, load_policy, train
-from foreact.policy.config import build
+from foreact.policy.settings import build
 
 ROBOT_SIDE = 32
 

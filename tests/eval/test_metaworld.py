@@ -132,7 +132,7 @@ def test_depth_and_poses_from_the_store_to_the_simulator(deep_store, tmp_path, p
     import yaml
     from foreact.configs import __path__ as folders
     from foreact.policy import ModelConfig, TrainConfig, load_policy, train
-    from foreact.policy.config import build
+    from foreact.policy.settings import build
 
     text = (Path(next(iter(folders))) / "model" / preset / "tiny.yaml").read_text()
     config = build(ModelConfig, yaml.safe_load(text) | {"pixels": 32, "instruction": "table"})

@@ -8,7 +8,7 @@ import torch
 from foreact.data.batch import fake_batch
 from foreact.envs.errors import UserError
 from foreact.policy import TrainConfig, load_policy, train
-from foreact.policy.config import SolverConfig
+from foreact.policy.diffusion.config import SolverConfig
 from foreact.policy.diffusion.path import PATHS
 from foreact.policy.distill import Consistency, DistillConfig, jump, landing
 from foreact.policy.inputs import observe, unbatched

@@ -13,7 +13,7 @@ from foreact.envs.errors import UserError
 from foreact.eval.export import export as export_checkpoint
 from foreact.policy import load_policy
 from foreact.policy.checkpoint import write_policy
-from foreact.policy.config import Process, SolverConfig
+from foreact.policy.diffusion.config import Process, SolverConfig
 from foreact.policy.inputs import observe, unbatched
 from foreact.policy.nn.config import ExpertsConfig
 from foreact.policy.runtimes import FOLDER, Exported

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from foreact.policy.config import Process, SolverConfig
 from foreact.policy.denoiser import Denoiser, Encoding
+from foreact.policy.diffusion.config import Process, SolverConfig
 from foreact.policy.loss import Prepared, segment_losses
 from foreact.policy.nn.backbone import Context
 from foreact.policy.nn.config import BackboneConfig

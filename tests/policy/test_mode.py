@@ -7,12 +7,13 @@ import pytest
 import torch
 from foreact.data.batch import fake_batch
 from foreact.envs.errors import UserError
-from foreact.policy.config import ImageConfig, Process, SolverConfig
+from foreact.policy.diffusion.config import Process, SolverConfig
 from foreact.policy.diffusion.path import PATHS, input_scale
 from foreact.policy.inputs import unbatched
 from foreact.policy.loss import objective
 from foreact.policy.nn.config import BackboneConfig, ExpertsConfig
 from foreact.policy.segments import Segment
+from foreact.policy.tokens.images import ImageConfig
 from foreact.policy.transforms import Observation
 
 EXPERTS = ExpertsConfig(number=4, chosen=2)

@@ -7,10 +7,12 @@ import torch
 import yaml
 from foreact.data.batch import fake_batch
 from foreact.envs.errors import UserError
-from foreact.policy.config import ModelConfig, Process, build
+from foreact.policy.config import ModelConfig
+from foreact.policy.diffusion.config import Process
 from foreact.policy.diffusion.path import PATHS
 from foreact.policy.loss import Alignment, objective
 from foreact.policy.segments import COUPLINGS, QUERIES, Role, Segment, allowed, assume, learned
+from foreact.policy.settings import build
 from foreact.policy.train import build_preset
 
 FOLDER = Path(str(files("foreact.configs"))) / "model"

@@ -10,12 +10,13 @@ from foreact.data.store import Store
 from foreact.envs.errors import UserError
 from foreact.envs.metaworld_tasks import EMBODIMENT
 from foreact.policy import TrainConfig, load_policy, train
-from foreact.policy.config import ModelConfig, build
+from foreact.policy.config import ModelConfig
 from foreact.policy.diffusion.path import PATHS, noise
 from foreact.policy.diffusion.solve import Schedule, solve
 from foreact.policy.diffusion.times import time_grid
 from foreact.policy.diffusion.variance import STEP, bound, log_variance, posterior
 from foreact.policy.model import Model
+from foreact.policy.settings import build
 from foreact.policy.trainer import Trainer
 
 from .test_model import FOLDER

@@ -10,7 +10,7 @@ import pytest
 import torch
 from foreact.data.batch import fake_batch
 from foreact.envs.errors import UserError
-from foreact.policy.config import SolverConfig
+from foreact.policy.diffusion.config import SolverConfig
 from foreact.policy.inputs import unbatched
 from foreact.policy.nn.backbone import Timed
 from foreact.policy.plan import StepPlan

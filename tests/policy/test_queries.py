@@ -7,8 +7,8 @@ import pytest
 import torch
 from foreact.data.batch import fake_batch
 from foreact.envs.errors import UserError
-from foreact.policy.config import SolverConfig
 from foreact.policy.diffusion import RULES
+from foreact.policy.diffusion.config import SolverConfig
 from foreact.policy.diffusion.path import PATHS
 from foreact.policy.diffusion.times import time_grid
 from foreact.policy.inputs import unbatched
