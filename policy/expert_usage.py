@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from ..data.batch import Batch
 from .diffusion.config import Process
 from .diffusion.times import TIMES
-from .loss import Lesson, prepare, segment_losses
+from .loss import Lesson, segment_losses
 from .nn.experts import Experts
 from .policy import Policy
+from .prepared import prepare
 from .segments import roles_of
 from .validate import told
 

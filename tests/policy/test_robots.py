@@ -19,10 +19,11 @@ from foreact.policy import TrainConfig, load_policy, train
 from foreact.policy.checkpoint import write_policy
 from foreact.policy.config import ModelConfig
 from foreact.policy.inputs import unbatched
-from foreact.policy.loss import objective, prepare, segment_losses
+from foreact.policy.loss import objective, segment_losses
 from foreact.policy.model import Model
 from foreact.policy.nn.config import BackboneConfig
 from foreact.policy.policy import Policy
+from foreact.policy.prepared import prepare
 from foreact.policy.run_folder import read_metrics
 from foreact.policy.segments import Segment
 from foreact.policy.sentences import Sentences
