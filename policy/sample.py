@@ -7,7 +7,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from .denoiser import Denoiser, Encoding, Wiring
+from .denoiser import Denoiser, Encoding
 from .diffusion.config import SolverConfig
 from .diffusion.path import PATHS, Path, x0_weights
 from .diffusion.solve import SHARE, Schedule, Values, solve
@@ -15,6 +15,7 @@ from .diffusion.times import time_grid
 from .diffusion.variance import share_of
 from .plan import Plans, StepPlan
 from .segments import PARTIAL, Role, Segment
+from .wiring import Wiring
 
 
 @dataclass(frozen=True)
