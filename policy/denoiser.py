@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from .diffusion.config import Process
 from .diffusion.path import PATHS, input_scale
-from .nn.backbone import Backbone, Context, Timed
+from .nn.backbone import Backbone, Context
 from .nn.config import BackboneConfig
 from .nn.experts import Bank
 from .nn.linear import mlp
 from .nn.rope import rotary_table
 from .nn.routing import Usage
+from .nn.timed import Timed
 from .segments import Segment
 from .shapes import Shape
 from .wiring import Wiring, main_segment, mask, selector

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from .denoiser import Encoding
 from .model import Model
-from .nn.backbone import Context, Timed
+from .nn.backbone import Context
 from .nn.fused import Route
 from .nn.routing import Choice
+from .nn.timed import Timed
 from .segments import Segment, roles_of
 from .transforms import Observation
 from .wiring import Wiring

@@ -17,9 +17,10 @@ from ..envs.errors import UserError
 from .denoiser import Encoding
 from .graphs import acting, flat, graphs
 from .model import Model
-from .nn.backbone import Context, Timed
+from .nn.backbone import Context
 from .nn.experts import Bank
 from .nn.routing import Usage
+from .nn.timed import Timed
 from .segments import Segment
 from .transforms import Observation
 from .wiring import Wiring

@@ -12,7 +12,7 @@ from foreact.data.batch import fake_batch
 from foreact.envs.errors import UserError
 from foreact.policy.diffusion.config import SolverConfig
 from foreact.policy.inputs import unbatched
-from foreact.policy.nn.backbone import Timed
+from foreact.policy.nn.timed import Timed
 from foreact.policy.plan import StepPlan
 
 
