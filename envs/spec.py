@@ -45,7 +45,7 @@ class Camera:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a field lies in the vector that all robots share, and how its numbers get there (`envs.slots`).
+    """Where a field lies in the vector that all robots share, and how its numbers get there (`envs.slot_maps`).
 
     slots: names of slots or of groups of them, in the order of the field's numbers; () leaves the field out · convert:
     one of `conversions.CONVERSIONS` · scale, unit: a field's number times `scale` is measured in `unit`, by default the

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 
 from ..data.windows import Windows
 from ..envs.errors import UserError, choose, positive
-from ..envs.slots import SPACES
+from ..envs.slot_maps import SPACES
 from .diffusion.config import Process, SolverConfig
 from .nn.config import BackboneConfig
 from .segments import COUPLINGS, PARTIAL, QUERIES, Role

@@ -6,7 +6,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..envs.slots import SPACES
+from ..envs.slot_maps import SPACES
 from ..envs.spec import Embodiment
 from .config import ModelConfig
 from .denoiser import Denoiser, Encoding, normal

@@ -7,7 +7,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..envs.slots import SIZE, SPACES
+from ..envs.slot_maps import SPACES
+from ..envs.slots import SIZE
 from ..envs.spec import Embodiment
 from .config import ModelConfig
 

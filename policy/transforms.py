@@ -13,7 +13,7 @@ from ..data.batch import Batch
 from ..data.normalize import Normalizer
 from ..data.windows import Windows
 from ..envs.errors import UserError
-from ..envs.slots import SPACES, SlotMap
+from ..envs.slot_maps import SPACES, SlotMap
 from ..envs.spec import Embodiment, rig_of
 from .config import ModelConfig
 from .shapes import Shape, beside_widths, segment_shapes

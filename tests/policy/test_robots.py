@@ -11,9 +11,10 @@ from foreact.data.normalize import Normalizer
 from foreact.data.schema import fake_episode
 from foreact.data.store import Store
 from foreact.envs.errors import UserError
+from foreact.envs.slot_maps import SPACES
 from foreact.envs.slot_tables import with_slots
 from foreact.envs.slot_tables.fakes import ROBOTS, camera
-from foreact.envs.slots import SIZE, SPACES
+from foreact.envs.slots import SIZE
 from foreact.envs.spec import Embodiment
 from foreact.policy import TrainConfig, load_policy, train
 from foreact.policy.checkpoint import write_policy
