@@ -19,9 +19,9 @@ from ..data.dataset import Dataset
 from ..data.store import Store
 from ..envs.errors import UserError, choose, positive
 from ..policy import Policy
+from ..policy.answers import Answer, Given
 from ..policy.inputs import unbatched
 from ..policy.known import KNOWN, known
-from ..policy.policy import Answer, Given
 from ..policy.segments import DYNAMICS, QUERIES, Role, role_of
 from .journal import write_json
 from .pictures import MOVING, Score

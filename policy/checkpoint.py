@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..data.mixture import Learned
 from ..data.normalize import Normalizer
+from ..data.sources import Learned
 from ..envs.errors import UserError, choose
 from ..envs.spec import Embodiment
 from .config import ModelConfig

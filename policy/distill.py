@@ -29,11 +29,11 @@ from .fingerprint import fingerprint
 from .fitting import Batches, TrainConfig
 from .inputs import unbatched
 from .loss import Drawn, Lesson, Losses, objective
+from .observation import Observation
 from .policy import Policy
 from .sample import solver_grid
 from .segments import QUERIES
 from .trainer import Trainer
-from .transforms import Observation
 from .validate import looking, told
 
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from ..envs.errors import UserError, choose
 from .graphs import Denoise, traced
 from .model import Model
+from .observation import Observation
 from .runtimes import EXPORTED, file_of, need
-from .transforms import Observation
 
 
 def export(model: Model, observation: Observation, folder: Path, runtimes: Sequence[str]) -> dict[str, list[Path]]:

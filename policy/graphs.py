@@ -18,8 +18,8 @@ from .nn.backbone import Context
 from .nn.fused import Route
 from .nn.routing import Choice
 from .nn.timed import Timed
+from .observation import Observation
 from .segments import Segment, roles_of
-from .transforms import Observation
 from .wiring import Wiring
 
 

@@ -19,9 +19,10 @@ from .model import Model
 from .nn.backbone import Context
 from .nn.balance import expert_losses
 from .nn.routing import Usage
+from .observation import Observation
 from .prepared import Prepared, prepare
 from .segments import Role, Segment, assume, learned, role_of
-from .transforms import Observation, Transforms
+from .transforms import Transforms
 
 
 @dataclass(frozen=True)

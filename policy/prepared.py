@@ -10,8 +10,9 @@ from ..data.batch import Batch
 from .denoiser import Encoding
 from .model import Model
 from .nn.routing import Usage
+from .observation import Observation
 from .segments import DYNAMICS
-from .transforms import Observation, Transforms
+from .transforms import Transforms
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from .nn.backbone import Context
 from .nn.experts import Bank
 from .nn.routing import Usage
 from .nn.timed import Timed
+from .observation import Observation
 from .segments import Segment
-from .transforms import Observation
 from .wiring import Wiring
 
 EXPORTED = {"onnx": "fp32.onnx", "onnx-int8": "int8.onnx", "aot": "pt2"}

@@ -12,9 +12,9 @@ from foreact.policy.diffusion.path import PATHS, input_scale
 from foreact.policy.inputs import unbatched
 from foreact.policy.loss import objective
 from foreact.policy.nn.config import BackboneConfig, ExpertsConfig
+from foreact.policy.observation import Observation
 from foreact.policy.segments import Segment
 from foreact.policy.tokens.images import ImageConfig
-from foreact.policy.transforms import Observation
 
 EXPERTS = ExpertsConfig(number=4, chosen=2)
 
@@ -79,7 +79,7 @@ def test_fused_acting_is_routed_acting(make_policy, request, kind, query, size):
 
 def _continued(policy, *, plan: bool) -> np.ndarray:
     """A chunk whose first actions are given: clean tokens beside noisy ones, each at its own time."""
-    from foreact.policy.policy import Given
+    from foreact.policy.answers import Given
 
     config = dataclasses.replace(policy.config.solver, plan=plan)
     policy.config = dataclasses.replace(policy.config, solver=config)

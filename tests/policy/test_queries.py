@@ -7,6 +7,7 @@ import pytest
 import torch
 from foreact.data.batch import fake_batch
 from foreact.envs.errors import UserError
+from foreact.policy.answers import Given
 from foreact.policy.diffusion import RULES
 from foreact.policy.diffusion.config import SolverConfig
 from foreact.policy.diffusion.path import PATHS
@@ -14,7 +15,6 @@ from foreact.policy.diffusion.times import time_grid
 from foreact.policy.inputs import unbatched
 from foreact.policy.known import known
 from foreact.policy.loss import objective
-from foreact.policy.policy import Given
 from foreact.policy.sample import Network, Start, sample, solver_grid
 from foreact.policy.segments import COUPLINGS, PARTIAL, QUERIES, Role, role_of, roles_of
 
