@@ -9,7 +9,8 @@ from foreact import envs
 from foreact.data.store import Store
 from foreact.data.video import read_video
 from foreact.eval import evaluate
-from foreact.eval.actors import Asked, PolicyActor
+from foreact.eval.actors import PolicyActor
+from foreact.eval.policies import Asked
 from foreact.eval.replay import replay
 
 pytestmark = pytest.mark.sim
