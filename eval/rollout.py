@@ -7,7 +7,6 @@ nor who waits beside whom can change it.
 
 import contextlib
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -24,6 +23,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ..data.crew import cores
 from ..envs.errors import UserError
 from ..envs.spec import Camera
 from . import stage
@@ -130,8 +130,7 @@ def make_pool(
     registry: str,
 ) -> Pool:
     """Workers and slots that suit the machine, the batch and the number of episodes left."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = cores if workers is None else workers
+    workers = cores() if workers is None else workers
     if n_envs is None:
         # Twice the batch: one half of the environments moves while the other half's looks are inferred.
         n_envs = min(2 * actor.rows, 4 * workers) if isinstance(actor, PolicyActor) else workers
