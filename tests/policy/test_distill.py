@@ -94,8 +94,12 @@ def small(preset):
     return dataclasses.replace(preset, solver=SolverConfig(steps=8), draws={"policy": 1, "continue": 1, "joint": 0.5})
 
 
-def test_a_student_of_a_run(store, small, tmp_path):
-    teacher = train(store, small, SHORT, tmp_path / "teacher", progress=False)
+@pytest.fixture(scope="module")
+def teacher(store, small, tmp_path_factory):
+    return train(store, small, SHORT, tmp_path_factory.mktemp("teacher") / "run", progress=False)
+
+
+def test_a_student_of_a_run(store, teacher, tmp_path):
     about = DistillConfig(steps=2, substeps=4)
     run = train(store, about, SHORT, tmp_path / "student", teacher=teacher, progress=False)
     student, begun = load_policy(run), load_policy(teacher)
@@ -132,8 +136,7 @@ def test_clear_errors(store, small, tmp_path, embodiment):
         DistillConfig(steps=0)
 
 
-def test_a_loss_that_a_student_lacks_is_not_ignored(store, small, tmp_path):
-    teacher = train(store, small, SHORT, tmp_path / "teacher", progress=False)
+def test_a_loss_that_a_student_lacks_is_not_ignored(store, teacher, tmp_path):
     aligned = dataclasses.replace(SHORT, align=0.5)
     with pytest.raises(UserError, match=r"align=0.5 is a loss that a student does not have"):
         train(store, DistillConfig(), aligned, tmp_path / "x", teacher=teacher, progress=False)
