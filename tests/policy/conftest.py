@@ -57,6 +57,16 @@ def preset() -> ModelConfig:
 
 
 @pytest.fixture(scope="session")
+def stacked(preset):
+    """PAD's layout at test size."""
+    return dataclasses.replace(
+        preset,
+        layout="stacked", coupling="one_way", times="shared", own_final=True, draws={"joint": 2},
+        backbone=dataclasses.replace(preset.backbone, positions="sincos"),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
 def make_policy(embodiment: Embodiment):
     """(config, randomised heads) → an untrained policy whose output depends on everything."""
 

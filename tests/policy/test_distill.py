@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from foreact.data.batch import fake_batch
 from foreact.envs.errors import UserError
 from foreact.policy import TrainConfig, load_policy, train
 from foreact.policy.diffusion.config import SolverConfig
@@ -16,6 +15,8 @@ from foreact.policy.loss import Drawn
 from foreact.policy.segments import Role, assume
 from hypothesis import given
 from hypothesis import strategies as st
+
+from .fakes import batch_of
 
 SHORT = TrainConfig(steps=2, batch_size=4, save_every=1, val_every=2, warmup=1)
 
@@ -38,7 +39,7 @@ class TestTargets:
 
     def lesson(self, policy, steps: int, substeps: int) -> tuple[Consistency, dict[str, Drawn]]:
         config = policy.config
-        batch = fake_batch(policy.embodiment, size=3, n_obs_steps=2, horizon=config.horizon, n_future=2)
+        batch = batch_of(policy)
         seen = observe(policy.transforms, policy.sentences, "cpu", unbatched(batch), ["go left"] * 3)
         with torch.no_grad():
             encoding = policy.model.encode(seen)
@@ -108,7 +109,7 @@ def test_a_student_of_a_run(store, teacher, tmp_path):
     assert student.config.name.endswith("/2-step")
     for name, normalizer in begun.transforms.normalizers.items():
         assert normalizer.to_dict() == student.transforms.normalizers[name].to_dict()
-    seen = unbatched(fake_batch(student.embodiment, size=1, n_obs_steps=2))
+    seen = unbatched(batch_of(student, 1))
     assert student.act(seen, ["go left"], [(0, 0)]).shape == (1, 6, 4)
     again = train(store, about, SHORT, tmp_path / "again", teacher=teacher, progress=False)
     weights = (dict(load_policy(path).model.state_dict()) for path in (run, again))

@@ -19,7 +19,7 @@ from foreact.policy.model import Model
 from foreact.policy.settings import build
 from foreact.policy.trainer import Trainer
 
-from .test_model import FOLDER
+from .test_config import FOLDER
 
 SHORT = TrainConfig(
     steps=2, batch_size=3, warmup=1, held_out=0.3, log_every=1, val_every=2, save_every=2, precision="fp32",

@@ -13,7 +13,7 @@ from foreact.policy.model import Model
 from foreact.policy.nn.block import RMSNorm
 from foreact.policy.settings import build
 
-from .test_model import FOLDER
+from .test_config import FOLDER
 from .test_robots import KINDS, batch_of, policy_of
 
 
