@@ -110,7 +110,8 @@ def test_workers_give_the_same_batches(store):
 
 ORPHANS = """
 import multiprocessing, os, sys
-from foreact.data.loader import Dataset, Loader
+from foreact.data.dataset import Dataset
+from foreact.data.loader import Loader
 from foreact.data.store import Store
 from foreact.data.windows import Windows
 if __name__ == "__main__":
@@ -144,7 +145,8 @@ GROWTH = """
 import sys
 from pathlib import Path
 from foreact.data import tensor_rows
-from foreact.data.loader import Dataset, Loader
+from foreact.data.dataset import Dataset
+from foreact.data.loader import Loader
 from foreact.data.store import Store
 from foreact.data.windows import Windows
 
