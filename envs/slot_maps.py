@@ -3,7 +3,7 @@
 A change per control step is a velocity, and never lies in a slot of positions.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from .conversions import CONVERSIONS, ROTATIONS, UNITS, in_slots
 from .errors import UserError, choose
 from .slots import BY_NAME, GROUPS, SIZE, SLOTS, Slot
-from .spec import Embodiment, Field, Place
+from .spec import Embodiment, Field, Place, columns
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def slot_map(embodiment: Embodiment, which: str) -> SlotMap:
     """
     fields: tuple[Field, ...] = getattr(embodiment, choose(which, ("state", "action"), "vector"))
     parts = []
-    for field, columns in _columns(fields):
+    for field, places in columns(fields):
         what = f"{which} field {field.name!r} of {embodiment.name!r}"
         if field.place is None:
             raise UserError(
@@ -84,7 +84,7 @@ def slot_map(embodiment: Embodiment, which: str) -> SlotMap:
                 "and name it as slots= of the data source"
             )
         if field.place.slots:
-            parts.append(_part(field, field.place, columns, embodiment.control_hz, what))
+            parts.append(_part(field, field.place, tuple(places.tolist()), embodiment.control_hz, what))
         elif which == "action":
             raise UserError(f"{what} is left out of the slots, and a policy must tell all of an action")
     _check_shared(parts, embodiment)
@@ -94,10 +94,11 @@ def slot_map(embodiment: Embodiment, which: str) -> SlotMap:
 def padded_map(embodiment: Embodiment, which: str) -> SlotMap:
     """The naive alternative: a robot's own numbers in their own order and units, zeros after them."""
     parts = []
-    for field, columns in _columns(getattr(embodiment, which)):
-        if columns and columns[-1] >= SIZE:
+    for field, places in columns(getattr(embodiment, which)):
+        if field.size and places[-1] >= SIZE:
             raise UserError(f"{which} of {embodiment.name!r} has more than {SIZE} numbers, which is all that fit")
-        parts.append(Part(field, Place(slots=()), columns, columns, _same, _same))
+        own = tuple(places.tolist())
+        parts.append(Part(field, Place(slots=()), own, own, _same, _same))
     return SlotMap(tuple(parts), sum(part.field.size for part in parts))
 
 
@@ -113,19 +114,12 @@ def _same(x: Any) -> Any:
     return x
 
 
-def _columns(fields: Sequence[Field]) -> Iterator[tuple[Field, tuple[int, ...]]]:
-    start = 0
-    for field in fields:
-        yield field, tuple(range(start, start + field.size))
-        start += field.size
-
-
-def _part(field: Field, place: Place, columns: tuple[int, ...], hz: float, what: str) -> Part:
+def _part(field: Field, place: Place, own: tuple[int, ...], hz: float, what: str) -> Part:
     choose(place.convert, CONVERSIONS, f"conversion of {what}:")
     size = 6 if place.convert in ROTATIONS else field.size
     slots = _chosen(place, size, what)
     into, back = _ways(field, place, slots, hz, what)
-    return Part(field, place, columns, tuple(slot.index for slot in slots), into, back)
+    return Part(field, place, own, tuple(slot.index for slot in slots), into, back)
 
 
 def _chosen(place: Place, size: int, what: str) -> list[Slot]:
