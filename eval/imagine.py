@@ -17,6 +17,7 @@ from torch import Tensor
 from ..data.batch import Batch
 from ..data.dataset import Dataset
 from ..data.store import Store
+from ..data.whole import write_json
 from ..envs.errors import UserError, choose, positive
 from ..envs.spec import columns
 from ..policy import Policy
@@ -24,7 +25,6 @@ from ..policy.answers import Answer, Given
 from ..policy.inputs import unbatched
 from ..policy.known import KNOWN, known
 from ..policy.segments import DYNAMICS, QUERIES, Role, role_of
-from .journal import write_json
 from .pictures import MOVING, Score
 from .storyboard import Look, write_storyboard
 

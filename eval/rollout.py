@@ -24,13 +24,14 @@ from rich.progress import (
 )
 
 from ..data.crew import cores
+from ..data.whole import write_json
 from ..envs.errors import UserError
 from ..envs.spec import Camera
 from . import stage
 from .actors import InsideActor, PolicyActor, as_actor, beside_workers
 from .engine import Engine, Job, Running, Schedule
 from .film import write_film
-from .journal import Journal, write_json
+from .journal import Journal
 from .plan import Plan
 from .report import write_report
 from .results import assemble, show

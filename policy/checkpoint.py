@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..data.normalize import Normalizer
 from ..data.sources import Learned
+from ..data.whole import whole
 from ..envs.errors import UserError, choose
 from ..envs.spec import Embodiment
 from .config import ModelConfig
@@ -50,9 +51,8 @@ def write_checkpoint(run: Path, step: int, write: Callable[[Path], None], traini
     _write_json(draft / "training" / "state.json", training["state"])
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(draft, folder)
-    pointer = root / ".latest"
-    pointer.write_text(folder.name)
-    os.replace(pointer, root / "latest")
+    with whole(root / "latest") as pointer:
+        pointer.write_text(folder.name)
     for old in sorted(p for p in root.iterdir() if p.name.isdigit())[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     return folder
