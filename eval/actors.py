@@ -29,6 +29,7 @@ class InsideActor:
         choose(self.kind, INSIDE, "policy (other than a checkpoint)")
 
     def describe(self) -> dict[str, Any]:
+        """Who acts, for the results; it is also what must be the same to resume."""
         return {"policy": self.kind}
 
     identity = describe
@@ -93,6 +94,7 @@ class PolicyActor:
 
     @property
     def can_imagine(self) -> bool:
+        """Does the policy foresee pictures, and say of which steps?"""
         return bool(getattr(self.policy, "can_imagine", False)) and bool(self.future_offsets)
 
     @property

@@ -72,7 +72,7 @@ def _one_robot(policy: Policy) -> None:
     if policy.transforms.shapes != policy.model.segments or len(policy.robots) > 1:
         raise UserError(
             f"an export is of one robot whose chunks are {policy.config.horizon} actions long, and the policy is of "
-            f"{', '.join(policy.robots)}: runtime torch or compile"
+            f"{', '.join(policy.robots)}: runtime torch or compiled"
         )
 
 

@@ -59,6 +59,7 @@ class Journal:
             os.fsync(self._lines.fileno())
 
     def close(self) -> None:
+        """Let others write. Idempotent."""
         for file in (self._lines, self._lock):
             if file is not None:
                 file.close()

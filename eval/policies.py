@@ -22,7 +22,9 @@ class Policy(Protocol):
     """
 
     @property
-    def embodiment(self) -> Embodiment: ...
+    def embodiment(self) -> Embodiment:
+        """The robot that it is for."""
+        ...
 
     @property
     def tasks(self) -> Sequence[str]:
@@ -30,7 +32,9 @@ class Policy(Protocol):
         ...
 
     @property
-    def n_obs_steps(self) -> int: ...
+    def n_obs_steps(self) -> int:
+        """Observations in a look, the last one now."""
+        ...
 
     @property
     def horizon(self) -> int:

@@ -75,6 +75,7 @@ class Policy:
 
     @property
     def n_obs_steps(self) -> int:
+        """Observations that a look must hold, the last one now."""
         return self.config.n_obs_steps
 
     @property
@@ -84,6 +85,7 @@ class Policy:
 
     @property
     def n_action_steps(self) -> int:
+        """Actions of a chunk that are to be executed before the next look."""
         return min(self.config.n_action_steps, self.horizon)
 
     @property
@@ -93,6 +95,7 @@ class Policy:
 
     @property
     def can_imagine(self) -> bool:
+        """Does it foresee frames together with actions?"""
         return self.config.can_imagine
 
     @property

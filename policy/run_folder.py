@@ -46,6 +46,7 @@ class RunFolder:
             self._board.close()
 
     def records(self) -> list[dict[str, Any]]:
+        """What was logged so far, one record a line of metrics.jsonl."""
         return read_metrics(self.path / "metrics.jsonl")
 
     def rewind(self, step: int) -> None:

@@ -24,7 +24,8 @@ class Start:
 
     roles {segment: role} of those that take part (`segments.roles_of`) · noise {segment: (B, L, C)}: normal, for
     what is denoised or marginal · given {segment: (B, L, C)}: values of what is observed, wholly or in part · shown
-    {segment: (B, L) bool}: which tokens of a partly observed segment are; they come back unchanged, bit for bit.
+    {segment: (B, L) bool}: which tokens of a partly observed segment are; they come back unchanged, bit for bit ·
+    fresh: an evaluation → new normal noise {segment: (B, L, C)}, for solvers that add some (`ancestral`).
     """
 
     roles: Mapping[str, Role]

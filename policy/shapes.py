@@ -30,6 +30,7 @@ class Shape:
 
     @property
     def tokens(self) -> int:
+        """Tokens L of the segment in the sequence."""
         return (1 if self.folded else self.steps) * self.views * self.rows * self.columns
 
     @property

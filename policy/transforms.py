@@ -94,6 +94,7 @@ class Transforms:
 
     @property
     def cameras(self) -> list[str]:
+        """Names of the robot's cameras, in their order."""
         return [c.name for c in self.embodiment.cameras]
 
     @cached_property

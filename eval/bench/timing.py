@@ -40,6 +40,7 @@ def milliseconds(run: Callable[[], Any], device: str = "cpu") -> float:
 
 
 def median(times: Times) -> dict[str, float]:
+    """The median of each arm."""
     return {name: float(np.median(values)) for name, values in times.items()}
 
 

@@ -143,6 +143,7 @@ class Backbone(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where its weights are."""
         return self.blocks[0].attention.out.weight.device  # type: ignore[union-attr]
 
     def encode(
