@@ -9,14 +9,14 @@ from foreact.policy.observation import Observation
 from foreact.policy.policy import Policy
 
 
-def batch_of(policy: Policy, size: int = 3) -> Batch:
+def batch_of(policy: Policy, size: int = 3, *, seed: int = 0) -> Batch:
     """A fake batch of the windows that this policy learns from, with depth where it sees depth."""
     config, embodiment = policy.config, policy.embodiment
     if config.depth:
         cameras = tuple(dataclasses.replace(camera, depth=True) for camera in embodiment.cameras)
         embodiment = dataclasses.replace(embodiment, cameras=cameras)
     sizes = {"n_obs_steps": config.n_obs_steps, "horizon": config.horizon, "n_future": len(config.future)}
-    return fake_batch(embodiment, size=size, **sizes)
+    return fake_batch(embodiment, size=size, seed=seed, **sizes)
 
 
 def observed(policy: Policy, batch: Batch) -> Observation:
