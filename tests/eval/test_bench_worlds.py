@@ -88,6 +88,7 @@ def test_lerobots_own_loop_is_timed_by_the_step(capsys, monkeypatch, tmp_path):
     assert rollouts.LEROBOT[:20] in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.sim
 def test_the_slow_loop_shows_the_policy_the_same():
     camera = dataclasses.replace(CAMERA, height=24, width=24)

@@ -14,7 +14,7 @@ import pytest
 from foreact.eval import client
 from foreact.eval.actors import PolicyActor
 from foreact.eval.client import Client, ServerError, pack, unpack
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hn
 
@@ -25,6 +25,7 @@ arrays = hn.arrays(
 )
 
 
+@settings(max_examples=40)
 @given(st.dictionaries(st.text(max_size=8), st.one_of(arrays, st.text(max_size=8), st.integers(-99, 99), st.none())))
 def test_what_is_packed_comes_out_the_same(message):
     found = unpack(pack(message))

@@ -72,7 +72,7 @@ def test_a_step_plan_gives_the_same_numbers(make_policy, request, kind, query):
     batch, drawn = batch_of(policy), given_of(policy, batch_of(policy), query)
 
     def answer(plan: bool, rule: str, guidance: float):
-        policy.config = dataclasses.replace(config, solver=SolverConfig(rule=rule, steps=3, plan=plan))
+        policy.config = dataclasses.replace(config, solver=SolverConfig(rule=rule, steps=2, plan=plan))
         keys = [(0, i, 0) for i in range(len(batch))]
         return policy.ask(query, unbatched(batch), ["go left"] * len(batch), keys, drawn, guidance=guidance)
 
