@@ -54,7 +54,12 @@ def prepare(
     usage: list[Usage] | None = None,
     whole: bool = False,
 ) -> tuple[Observation, Prepared]:
-    """Augment, normalise and encode one batch; `whole` as `Backbone.encode` takes it."""
+    """Augment, normalise and encode one batch. All randomness comes from `generator`.
+
+    sentence (B,) or (B, 384): its instructions, as `Observation` has them · image_shift: pixels by which a sample's
+    frames move together at the most · state_noise: standard deviation of what is added to the normalised state · usage:
+    gets how experts were used · whole: as `Backbone.encode` takes it.
+    """
     offset = _offsets(len(batch), image_shift, generator, batch.task.device)
     noise = None
     if state_noise and batch.state is not None:
