@@ -10,6 +10,9 @@ install: .venv/installed
 quickstart: install  ## collect, train and evaluate one task: make quickstart ARGS="task=drawer-open"
 	.venv/bin/foreact quickstart $(ARGS)
 
+# Bytecode is kept, whatever the environment says: without it every process that a test starts compiles torch anew.
+test slow: export PYTHONDONTWRITEBYTECODE =
+
 test: install  ## the fast suite; pyproject.toml leaves out tests marked slow or gpu
 	.venv/bin/pytest -n auto --dist loadfile $(ARGS)
 

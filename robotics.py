@@ -18,6 +18,7 @@ from . import envs
 from .commands import console, home, say
 from .data.provenance import command_line
 from .data.store import Store
+from .data.whole import write_json
 from .envs.errors import UserError, choose
 from .envs.limits import Limit
 from .envs.spec import Embodiment
@@ -25,13 +26,12 @@ from .eval.actors import PolicyActor, as_actor
 from .eval.clock import Clock, RealClock, SimulatedClock
 from .eval.control import Control
 from .eval.control_report import write_control_report
-from .eval.journal import write_json
 from .eval.logbook import Logbook
 from .eval.results import percent
 from .eval.robots import RecordedRobot, Robot, SimulatedRobot
 from .eval.runs import ControlSettings
 from .eval.safety import EmergencyStop, SafetySettings
-from .policy.config import build
+from .policy.settings import build
 
 
 def control(config: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -7,8 +7,8 @@ import numpy as np
 
 from .. import envs
 from ..envs.errors import UserError
-from ..envs.spec import Camera
-from .evidence import Evidence, Problem, Rows, columns, is_gripper, span
+from ..envs.spec import Camera, columns
+from .evidence import Evidence, Problem, Rows, is_gripper, span
 
 _FROZEN_FRAMES = 5
 _FROZEN_MOTION = 0.01  # of the state's span, while the picture stands still

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ..envs.errors import UserError
+from ..envs.slot_maps import SPACES, slot_map
 from ..envs.slot_tables import with_slots
-from ..envs.slots import SPACES, slot_map
 from . import layout
 from .evidence import Evidence, Problem
 from .store import Store

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .evidence import Evidence, Problem, Rows, columns, is_gripper
+from ..envs.spec import columns
+from .evidence import Evidence, Problem, Rows, is_gripper
 
 _LAGS = np.arange(-8, 13)  # steps from an action to the motion it is compared to
 _SOON = (_LAGS >= 0) & (_LAGS <= 6)

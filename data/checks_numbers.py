@@ -10,7 +10,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from .evidence import Evidence, Problem, Rows, columns, is_gripper, span
+from ..envs.spec import columns
+from .evidence import Evidence, Problem, Rows, is_gripper, span
 
 _ACTIONS = ("action", "action_executed")
 

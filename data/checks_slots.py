@@ -11,8 +11,9 @@ from itertools import product
 import numpy as np
 
 from ..envs.errors import UserError
+from ..envs.slot_maps import SlotMap, slot_map
 from ..envs.slot_tables import TABLES, with_slots
-from ..envs.slots import GROUPS, SLOTS, SlotMap, slot_map
+from ..envs.slots import GROUPS, SLOTS
 from .evidence import Evidence, Problem
 
 _SIDES = ("right", "left")

@@ -1,6 +1,5 @@
 """What the doctor looks at: a store's numbers in memory, and a summary of each episode's pictures."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -108,14 +107,6 @@ def _vectors(store: Store) -> list[str]:
     spec = store.embodiment
     sizes = {"state": spec.state_dim, "action": spec.action_dim, "action_executed": spec.action_dim}
     return [name for name, size in sizes.items() if size] + (["privileged"] if store.has_privileged else [])
-
-
-def columns(fields: tuple[Field, ...]) -> Iterator[tuple[Field, np.ndarray]]:
-    """Each field with the columns that it takes in its vector."""
-    start = 0
-    for each in fields:
-        yield each, np.arange(start, start + each.size)
-        start += each.size
 
 
 def is_gripper(field_: Field) -> bool:

@@ -10,10 +10,9 @@ import numpy as np
 
 from ..envs.errors import UserError
 from .batch import Batch
-from .dataset import Dataset, split_episodes
+from .dataset import Dataset
 from .workers import batches
 
-__all__ = ["Dataset", "Loader", "split_episodes"]
 _AHEAD = 2  # batches prepared in advance, by the thread or by each process
 
 
@@ -44,10 +43,6 @@ class Loader:
         self.seed = seed
         self.workers = workers
         self._cumulative = None if weights is None else _cumulative(np.asarray(weights, np.float64), len(dataset))
-
-    @property
-    def steps_per_epoch(self) -> float:
-        return len(self.dataset) / self.batch_size
 
     def rows_at(self, step: int) -> np.ndarray:
         """The samples (B,) of batch `step`."""

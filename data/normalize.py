@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..envs.errors import UserError, choose
-from ..envs.slots import SlotMap
+from ..envs.slot_maps import SlotMap
 from .store import Store
 from .windows import rows_of
 

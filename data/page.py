@@ -19,6 +19,7 @@ from PIL import Image
 from ..envs.errors import UserError
 from .plot import number
 from .style import CSS, SCRIPT
+from .whole import whole
 
 Block = str | Callable[[Path], str]
 
@@ -96,9 +97,11 @@ class Page:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         body = "\n".join(b if isinstance(b, str) else b(path.parent) for b in self._blocks)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        part.write_text(_DOCUMENT.format(title=escape(self.title), css=CSS, script=SCRIPT, body=body), encoding="utf-8")
-        return part.replace(path)
+        with whole(path) as draft:
+            draft.write_text(
+                _DOCUMENT.format(title=escape(self.title), css=CSS, script=SCRIPT, body=body), encoding="utf-8"
+            )
+        return path
 
     def _add(self, block: Block) -> "Page":
         self._blocks.append(block)

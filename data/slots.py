@@ -7,8 +7,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from ..envs.slot_maps import Part, slot_map
 from ..envs.slot_tables import with_slots
-from ..envs.slots import SLOTS, Part, slot_map
+from ..envs.slots import SLOTS
 from .store import Store
 
 _SHOWN = ("slot", "name", "unit", "field", "from", "1 %", "mean", "99 %")

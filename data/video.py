@@ -1,7 +1,6 @@
 """MP4 files that every browser plays: H.264, 4:2:0, index at the front."""
 
 import itertools
-import os
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +11,7 @@ from av.error import FFmpegError
 from av.video.stream import VideoStream
 
 from ..envs.errors import UserError
+from .whole import whole
 
 
 def write_video(path: Path | str, frames: Iterable[np.ndarray], fps: float, *, scale: int = 1, crf: int = 18) -> Path:
@@ -29,12 +29,8 @@ def write_video(path: Path | str, frames: Iterable[np.ndarray], fps: float, *, s
     if first is None:
         raise UserError(f"video {path.name}: no frames to write")
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        _encode(part, first, pictures, fps, crf)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole(path) as draft:
+        _encode(draft, first, pictures, fps, crf)
     return path
 
 

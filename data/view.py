@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ..envs.errors import UserError
+from ..envs.spec import columns
 from .info import describe, labels, megabytes, percent, statistics
 from .page import Clip, Page
 from .plot import histogram, line_plot
@@ -89,20 +90,15 @@ def _clips(store: Store, out: Path, i: int, episode: Episode) -> list[Clip]:
 def _traces(store: Store, episode: Episode) -> list[tuple[str, str]]:
     spec, figures = store.embodiment, []
     seconds = np.arange(len(episode)) / spec.control_hz
-    column = 0
-    for field in spec.action:
+    for field, both in columns(spec.action):
         names = labels((field,))
-        both = np.arange(column, column + field.size)
         lines = {name: episode.action[:, k] for name, k in zip(names, both, strict=True)}
         if not np.array_equal(episode.action[:, both], episode.action_executed[:, both]):
             lines |= {f"{name} executed": episode.action_executed[:, k] for name, k in zip(names, both, strict=True)}
         figures.append((line_plot(lines, x=seconds, xlabel="s", ylabel="action", size=(380, 190)), field.name))
-        column += field.size
-    column = 0
-    for field in spec.state:
-        lines = {name: episode.state[:, column + k] for k, name in enumerate(labels((field,)))}
+    for field, places in columns(spec.state):
+        lines = {name: episode.state[:, k] for name, k in zip(labels((field,)), places, strict=True)}
         figures.append((line_plot(lines, x=seconds, xlabel="s", ylabel=field.unit, size=(380, 190)), field.name))
-        column += field.size
     return figures
 
 

@@ -13,3 +13,9 @@ def choose(name: str, choices, what: str) -> str:
     if name in choices:
         return name
     raise UserError(f"unknown {what} {name!r}; choose one of: {', '.join(sorted(choices))}")
+
+
+def positive(name: str, value: int) -> None:
+    """Raise a `UserError` that names the setting if its value is below 1."""
+    if value < 1:
+        raise UserError(f"{name} must be at least 1, got {value}")

@@ -6,7 +6,7 @@ and not a policy that silently fails. Pure data: numpy and the standard library 
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -45,7 +45,7 @@ class Camera:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a field lies in the vector that all robots share, and how its numbers get there (`envs.slots`).
+    """Where a field lies in the vector that all robots share, and how its numbers get there (`envs.slot_maps`).
 
     slots: names of slots or of groups of them, in the order of the field's numbers; () leaves the field out · convert:
     one of `conversions.CONVERSIONS` · scale, unit: a field's number times `scale` is measured in `unit`, by default the
@@ -133,6 +133,11 @@ class Embodiment:
     def action_high(self) -> np.ndarray:  # (A,)
         return np.concatenate([np.array(f.high, np.float32) for f in self.action])
 
+    @property
+    def action_names(self) -> list[str]:
+        """A name for each number of an action: 'gripper', or 'velocity[0]' where the field has several."""
+        return [f"{f.name}[{i}]" if f.size > 1 else f.name for f in self.action for i in range(f.size)]
+
     def camera(self, name: str) -> Camera:
         for camera in self.cameras:
             if camera.name == name:
@@ -179,6 +184,14 @@ class Embodiment:
         lines: list[str] = []
         _compare("", self.to_dict(), other.to_dict(), lines, skip={"limits"} | ({"look"} if ignore_look else set()))
         return lines
+
+
+def columns(fields: Sequence[Field]) -> Iterator[tuple[Field, np.ndarray]]:
+    """Each field of a state, action or privileged vector, and the places (n,) of its numbers there."""
+    start = 0
+    for each in fields:
+        yield each, np.arange(start, start + each.size)
+        start += each.size
 
 
 def rig_of(robots: Sequence[Embodiment]) -> Embodiment:

@@ -8,57 +8,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
 from ..envs.errors import UserError, choose
-from ..envs.spec import Embodiment
+from .policies import Asked, Policy
 from .stage import Observation
-
-Key = tuple[int, ...]  # (seed, episode, step)
-
-
-@runtime_checkable
-class Policy(Protocol):
-    """What a rollout needs of a policy; `foreact.policy.load_policy` returns one.
-
-    It may have more: `obs_stride` (default 1), `device`, where `can_continue` the argument `committed` of `act`, a list
-    of the actions (d, A) or None with which each chunk begins, and where `can_imagine`: `future_offsets` and
-    `imagine(observations, instructions, keys)` → {camera: (B, F, H, W, 3) u8}.
-    """
-
-    @property
-    def embodiment(self) -> Embodiment: ...
-
-    @property
-    def tasks(self) -> Sequence[str]:
-        """Ids of the tasks that it was trained on."""
-        ...
-
-    @property
-    def n_obs_steps(self) -> int: ...
-
-    @property
-    def horizon(self) -> int:
-        """Actions in a chunk, K."""
-        ...
-
-    @property
-    def n_action_steps(self) -> int:
-        """How many of them are executed before the next look."""
-        ...
-
-    def act(
-        self,
-        observations: list[Observation],
-        instructions: list[str],
-        keys: list[Key],
-        batch_shape: int | None = None,
-    ) -> np.ndarray:
-        """Chunks (B, K, A) in the environment's units; each row's noise depends on its key alone."""
-        ...
-
 
 INSIDE = ("expert", "random")
 
@@ -73,20 +29,10 @@ class InsideActor:
         choose(self.kind, INSIDE, "policy (other than a checkpoint)")
 
     def describe(self) -> dict[str, Any]:
+        """Who acts, for the results; it is also what must be the same to resume."""
         return {"policy": self.kind}
 
     identity = describe
-
-
-@dataclass(kw_only=True)
-class Asked:
-    """A look that waits for its actions: who asks, what it sees, and with which actions (d, A) its chunk must begin."""
-
-    observation: Observation
-    instruction: str
-    key: Key
-    task: str
-    committed: np.ndarray | None = None
 
 
 @dataclass(kw_only=True)
@@ -148,6 +94,7 @@ class PolicyActor:
 
     @property
     def can_imagine(self) -> bool:
+        """Does the policy foresee pictures, and say of which steps?"""
         return bool(getattr(self.policy, "can_imagine", False)) and bool(self.future_offsets)
 
     @property

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .actors import Asked, PolicyActor
+from .actors import PolicyActor
+from .policies import Asked
 
 
 @dataclass(frozen=True)

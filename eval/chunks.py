@@ -13,6 +13,7 @@ class Chunks:
     held: list[tuple[int, np.ndarray]] = field(default_factory=list)  # (step of the look, (K, A))
 
     def add(self, step: int, chunk: np.ndarray) -> None:
+        """A chunk (K, A) of the look at `step`. Without an ensemble it takes the place of the one before."""
         self.held = [(s, c) for s, c in self.held if s + len(c) > step] if self.ensemble is not None else []
         self.held.append((step, chunk))
 

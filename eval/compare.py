@@ -8,9 +8,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from ..data.whole import whole, write_json
 from ..envs.errors import UserError
 from ..policy.run_folder import read_metrics
-from .journal import write_json
 from .paired import Outcomes, Spread, interval
 
 Episodes = dict[str, list[dict[str, Any]]]  # task → its episodes, as results.json holds them
@@ -186,7 +186,8 @@ def draw(summary: Mapping[str, Any], path: Path) -> None:
     right.set(xlabel=f"against {summary['baseline']}, paired [points]")
     for axes in (left, right):
         axes.grid(axis="x", alpha=0.3)
-    figure.savefig(path, dpi=110)
+    with whole(path) as draft:
+        figure.savefig(draft, format="png", dpi=110)
 
 
 def read_arm(name: str, folders: Mapping[int, Sequence[Path]]) -> Arm:

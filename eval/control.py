@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from ..envs.errors import UserError
-from .actors import Asked, PolicyActor
+from .actors import PolicyActor
 from .clock import Clock
 from .inference import Answer, Inference
+from .policies import Asked
 from .robots import Robot, Stamped
 from .runs import ControlSettings, Run, Tick
 from .safety import EmergencyStop, Safety, SafetySettings, Watchdog

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..data.page import Page
 from ..data.plot import histogram, line_plot
-from ..envs.spec import Embodiment
+from ..envs.spec import Embodiment, columns
 from .results import percent
 
 SHOWN = 5  # episodes with pictures of their actions; the traces hold all
@@ -41,14 +41,13 @@ def jerk(sent: np.ndarray, embodiment: Embodiment) -> np.ndarray:
     In the driven state's unit per step³; of efforts, which send it nowhere, there is none.
     """
     rows = {limit.field: limit for limit in embodiment.limits}
-    columns, start = [], 0
-    for field in embodiment.action:
-        limit, part = rows.get(field.name), sent[:, start : start + field.size].astype(np.float64)
-        start += field.size
+    thirds = []
+    for field, places in columns(embodiment.action):
+        limit, part = rows.get(field.name), sent[:, places].astype(np.float64)
         if limit is not None and limit.kind != "effort":
             place = limit.scale * (part.cumsum(axis=0) if limit.kind == "delta" else part)
-            columns.append(np.diff(place, 3, axis=0))
-    third = np.concatenate(columns, axis=1) if columns and len(sent) > 3 else np.zeros((max(0, len(sent) - 3), 0))
+            thirds.append(np.diff(place, 3, axis=0))
+    third = np.concatenate(thirds, axis=1) if thirds and len(sent) > 3 else np.zeros((max(0, len(sent) - 3), 0))
     return np.concatenate([np.full(min(3, len(sent)), np.nan), np.linalg.norm(third, axis=1)])
 
 
@@ -110,7 +109,7 @@ def _latency(page: Page, traces: dict[int, dict[str, np.ndarray]]) -> None:
 
 def _actions(page: Page, traces: dict[int, dict[str, np.ndarray]], embodiment: Embodiment) -> None:
     page.section("Actions")
-    names = [f"{f.name}[{i}]" if f.size > 1 else f.name for f in embodiment.action for i in range(f.size)]
+    names = embodiment.action_names
     for episode, trace in list(traces.items())[:SHOWN]:
         page.heading(f"Episode {episode}")
         page.figures(

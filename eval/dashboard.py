@@ -59,14 +59,13 @@ class Dashboard:
     def state(self) -> dict[str, Any]:
         """What the page shows now, as JSON."""
         robot, tick, log = self.loop.robot.embodiment, self._tick, self.loop.safety.log
-        names = [f"{f.name}[{i}]" if f.size > 1 else f.name for f in robot.action for i in range(f.size)]
         latencies = 1e3 * np.array(self.loop.latencies[-50:] or [np.nan])
         asked = None if tick is None or tick.asked is None else _plain(tick.asked)
         return {
             "step": None if tick is None else tick.step,
             "stopped": self.loop.stop.reason,
             "cameras": list(self._pictures),
-            "actions": names,
+            "actions": robot.action_names,
             "low": _plain(robot.action_low),
             "high": _plain(robot.action_high),
             "asked": asked,

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..envs.spec import Task
-from .actors import Asked, PolicyActor
+from .actors import PolicyActor
 from .chunks import Chunks
 from .film import Foresight
+from .policies import Asked
 from .stage import Look, run
 from .workers import Pool
 

@@ -13,13 +13,13 @@ from rich.table import Table
 from ..data.batch import Batch, fake_batch
 from ..data.dataset import Dataset
 from ..data.store import Store
+from ..data.whole import write_json
 from ..envs.errors import UserError, choose
 from ..policy import Policy, load_policy
 from ..policy.checkpoint import find_checkpoint
 from ..policy.exported import export as write
 from ..policy.inputs import observe, unbatched
 from ..policy.runtimes import EXPORTED, FOLDER, device_of
-from .journal import write_json
 
 
 def export(
@@ -72,7 +72,7 @@ def _one_robot(policy: Policy) -> None:
     if policy.transforms.shapes != policy.model.segments or len(policy.robots) > 1:
         raise UserError(
             f"an export is of one robot whose chunks are {policy.config.horizon} actions long, and the policy is of "
-            f"{', '.join(policy.robots)}: runtime torch or compile"
+            f"{', '.join(policy.robots)}: runtime torch or compiled"
         )
 
 

@@ -17,14 +17,14 @@ from torch import Tensor
 from ..data.batch import Batch
 from ..data.dataset import Dataset
 from ..data.store import Store
-from ..envs.errors import UserError, choose
+from ..data.whole import write_json
+from ..envs.errors import UserError, choose, positive
+from ..envs.spec import columns
 from ..policy import Policy
-from ..policy.config import positive
+from ..policy.answers import Answer, Given
 from ..policy.inputs import unbatched
 from ..policy.known import KNOWN, known
-from ..policy.policy import Answer, Given
 from ..policy.segments import DYNAMICS, QUERIES, Role, role_of
-from .journal import write_json
 from .pictures import MOVING, Score
 from .storyboard import Look, write_storyboard
 
@@ -64,6 +64,7 @@ def imagine(
     lines = policy.embodiment.differences(data.embodiment)
     if lines:
         raise UserError(f"the checkpoint does not fit store {data.path}:\n  " + "\n  ".join(lines))
+    fields = policy.embodiment.state if policy.poses else policy.embodiment.action
     numbers, learned = _numbers(policy, data, episodes)
     dataset = Dataset(data, policy.transforms.windows, episodes=numbers)
     rows = [rows for rows in _looks(dataset, policy, every) if len(rows)]
@@ -86,7 +87,7 @@ def imagine(
                     bar.advance(task, len(part))
                 if number < shown:
                     boards.append(board)
-            results[query] = score.summary(_fields(policy))
+            results[query] = score.summary([(field.name, places) for field, places in columns(fields)])
             if boards[0]:
                 write_storyboard(out / f"{query}.mp4", boards, title=query)
     about = {"moving": f"a colour differs from the present by more than {MOVING:g} of its range"}
@@ -186,15 +187,6 @@ def _looks(dataset: Dataset, policy: Policy, every: int) -> Iterator[np.ndarray]
     for episode in dict.fromkeys(dataset.episode.tolist()):
         samples = np.flatnonzero(dataset.episode == episode)
         yield samples[: max(0, len(samples) - last)][::every]
-
-
-def _fields(policy: Policy) -> list[tuple[str, slice]]:
-    """Where each field of the action lies."""
-    found, start = [], 0
-    for f in policy.embodiment.state if policy.poses else policy.embodiment.action:
-        found.append((f.name, slice(start, start + f.size)))
-        start += f.size
-    return found
 
 
 def _trained(policy: Policy) -> list[str]:

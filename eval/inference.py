@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .actors import Asked
 from .clock import Clock
+from .policies import Asked
 
 RECENT = 10  # answers whose slowest says how long the next one is expected to take
 

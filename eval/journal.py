@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import IO, Any
 
+from ..data.whole import write_json
 from ..envs.errors import UserError
 
 
@@ -58,21 +59,11 @@ class Journal:
             os.fsync(self._lines.fileno())
 
     def close(self) -> None:
+        """Let others write. Idempotent."""
         for file in (self._lines, self._lock):
             if file is not None:
                 file.close()
         self._lines = self._lock = None
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that `path` holds either the old or the whole new value."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with part.open("w") as file:
-        json.dump(value, file, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
 
 
 def _locked(path: Path) -> IO[str]:

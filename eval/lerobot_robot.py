@@ -88,6 +88,7 @@ class LerobotRobot:
         """It cannot tell."""
 
     def close(self) -> None:
+        """Disconnect, if it is connected."""
         if self.device.is_connected:
             self.device.disconnect()
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..envs.errors import UserError
-from ..envs.spec import Embodiment
+from ..envs.spec import Embodiment, columns
 
 LIMITS = ("acceleration", "velocity", "bounds", "workspace", "force")
 """In the order in which they are applied; a force is an effort's."""
@@ -156,9 +156,5 @@ def _box(walls: Sequence[tuple[float, ...]], sizes: Sequence[int], side: int) ->
 
 def _driven(embodiment: Embodiment, drives: Sequence[str], sizes: Sequence[int]) -> np.ndarray:
     """Which component of the state each component of the action drives (A,); -1: none."""
-    starts, start = {}, 0
-    for field in embodiment.state:
-        starts[field.name], start = start, start + field.size
-    return np.concatenate(
-        [np.arange(n) + starts[d] if d else np.full(n, -1) for d, n in zip(drives, sizes, strict=True)]
-    )
+    places = {field.name: where for field, where in columns(embodiment.state)}
+    return np.concatenate([places[d] if d else np.full(n, -1) for d, n in zip(drives, sizes, strict=True)])

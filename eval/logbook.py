@@ -10,9 +10,9 @@ import numpy as np
 
 from ..data.schema import Episode
 from ..data.store import Store
+from ..data.whole import write_json
 from ..envs.errors import UserError
 from ..envs.spec import Embodiment
-from .journal import write_json
 from .metrics import wilson
 from .runs import Run
 

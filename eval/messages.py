@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from ..envs.errors import UserError
-from .actors import Asked, PolicyActor
+from .actors import PolicyActor
+from .policies import Asked
 
 KEYS = ("images", "depth", "state", "instruction", "prompt", "key", "committed", "seq")
 LONGEST = 1000  # characters of an instruction

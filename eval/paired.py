@@ -47,6 +47,7 @@ class Spread:
 
     @classmethod
     def of(cls, arms: Sequence[Outcomes]) -> "Spread":
+        """Pooled over the arms of one comparison, all of which met the same episodes."""
         several = [arm for arm in arms if len(arm.success) > 1]
         degrees = sum(len(arm.success) - 1 for arm in several)
         if not degrees:

@@ -84,8 +84,8 @@ class Score:
         self.found.append(torch.from_numpy(found)[~padded])
         self.wanted.append(wanted[~padded])
 
-    def summary(self, fields: Sequence[tuple[str, slice]]) -> dict[str, Any]:
-        """The numbers, JSON-ready."""
+    def summary(self, fields: Sequence[tuple[str, np.ndarray]]) -> dict[str, Any]:
+        """The numbers, JSON-ready. fields: names of parts of an action, and the places of each one's numbers."""
         numbers: dict[str, Any] = {}
         if self.pixels:
             numbers = {

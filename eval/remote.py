@@ -11,7 +11,7 @@ from .client import Client, ServerError
 
 
 class RemotePolicy:
-    """What `actors.Policy` asks for, over a WebSocket. Connects anew after a lost answer.
+    """What `policies.Policy` asks for, over a WebSocket. Connects anew after a lost answer.
 
     Raises `UserError` where the server cannot be reached or is not one of foreact's.
     """

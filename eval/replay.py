@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from ..data.store import Store
+from ..data.whole import write_json
 from ..envs.errors import UserError
 from ..envs.spec import Camera, Task
 from .engine import Engine, Job, Running, Schedule
-from .journal import Journal, write_json
+from .journal import Journal
 from .report import write_report
 from .results import assemble, show
 from .rollout import make_pool, progress_bar, record

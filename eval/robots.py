@@ -31,7 +31,9 @@ class Robot(Protocol):
     """What a control loop needs of a robot. `stop` may be called from any thread and at any time, also twice."""
 
     @property
-    def embodiment(self) -> Embodiment: ...
+    def embodiment(self) -> Embodiment:
+        """What it says about itself."""
+        ...
 
     @property
     def task(self) -> str:
@@ -39,7 +41,9 @@ class Robot(Protocol):
         ...
 
     @property
-    def instruction(self) -> str: ...
+    def instruction(self) -> str:
+        """What it is told to do, as the policy was taught it."""
+        ...
 
     def connect(self) -> None:
         """Make it ready; nothing moves."""
@@ -94,6 +98,7 @@ class SimulatedRobot:
 
     @property
     def violations(self) -> dict[str, int]:
+        """Limits that were broken in this episode, and how often; empty for a robot without limits."""
         return {} if self.referee is None else {k: n for k, n in self.referee.violations.items() if n}
 
     def connect(self) -> None:
@@ -167,6 +172,7 @@ class RecordedRobot:
         """Nothing to do: it was opened."""
 
     def begin(self, episode: int) -> None:
+        """Open an episode of the store. Raises `UserError` where there is none of that number."""
         if not 0 <= episode < len(self.store):
             has = f"store {self.store.path} has {len(self.store)} episodes"
             raise UserError(f"{has}; episode {episode} cannot be played")

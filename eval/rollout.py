@@ -7,10 +7,8 @@ nor who waits beside whom can change it.
 
 import contextlib
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -25,55 +23,20 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ..data.crew import cores
+from ..data.whole import write_json
 from ..envs.errors import UserError
-from ..envs.spec import Camera, Task
+from ..envs.spec import Camera
 from . import stage
 from .actors import InsideActor, PolicyActor, as_actor, beside_workers
 from .engine import Engine, Job, Running, Schedule
 from .film import write_film
-from .journal import Journal, write_json
+from .journal import Journal
+from .plan import Plan
 from .report import write_report
 from .results import assemble, show
 from .stage import Look, Start
 from .workers import Pool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What is rolled out: episode i of each task begins with `env.reset(seed=seed + i)`.
-
-    video: films of the first so many episodes of each task, of every `film_every`-th step.
-    """
-
-    tasks: tuple[Task, ...]
-    episodes: int
-    seed: int
-    max_steps: int
-    cameras: tuple[Camera, ...] | None
-    video: int = 0
-    film_every: int = 2
-
-    def __post_init__(self):
-        for name, least in (("episodes", 1), ("max_steps", 1), ("film_every", 1), ("video", 0), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        names = [task.name for task in self.tasks]
-        if not names or len(set(names)) < len(names):
-            what = "a name twice" if names else "no tasks"
-            raise UserError(f"tasks: {what} in {[task.id for task in self.tasks]}; results are keyed by bare names")
-
-    def jobs(self, done: set[tuple[str, int]]) -> Iterator[Job]:
-        """Episodes that are not `done`, given as (bare task name, episode)."""
-        for task in self.tasks:
-            for i in range(self.episodes):
-                if (task.name, i) not in done:
-                    yield Job(task=task, episode=i, seed=self.seed + i, key=(self.seed, i))
-
-    def describe(self) -> dict[str, Any]:
-        """What decides the records and must be the same to resume; how much is filmed is not part of it."""
-        cameras = None if self.cameras is None else [dataclasses.asdict(camera) for camera in self.cameras]
-        tasks = [task.id for task in self.tasks]
-        return {"tasks": tasks, "cameras": cameras} | {k: getattr(self, k) for k in ("episodes", "seed", "max_steps")}
 
 
 def evaluate(
@@ -168,8 +131,7 @@ def make_pool(
     registry: str,
 ) -> Pool:
     """Workers and slots that suit the machine, the batch and the number of episodes left."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = cores if workers is None else workers
+    workers = cores() if workers is None else workers
     if n_envs is None:
         # Twice the batch: one half of the environments moves while the other half's looks are inferred.
         n_envs = min(2 * actor.rows, 4 * workers) if isinstance(actor, PolicyActor) else workers

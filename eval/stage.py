@@ -76,6 +76,7 @@ class Stage:
         return self.env
 
     def begin(self, start: Start) -> None:
+        """Reset. Raises `UserError` where the environment's embodiment is not the expected one."""
         env = self.prepare(start.task, start.cameras)
         if start.expected is not None:
             check_embodiment(start.expected, env.embodiment, start.task)
@@ -130,6 +131,7 @@ class Stage:
         return self.digest.hexdigest()[:16]
 
     def close(self) -> None:
+        """Close the environment, if one is open."""
         if self.env is not None:
             self.env.close()
         self.env = self._made = None

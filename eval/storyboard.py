@@ -8,9 +8,8 @@ import numpy as np
 from PIL import Image
 
 from ..data.video import write_video
-from .film import label
+from .film import Pictures, label
 
-Pictures = dict[str, np.ndarray]  # {camera: (H, W, 3) u8}
 SIZE = 160  # side of a panel [pixels]
 FPS = 10
 HOLD = 8  # pictures that stay at the end of the longest episode

@@ -18,15 +18,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..data.mixture import Learned
 from ..data.normalize import Normalizer
+from ..data.sources import Learned
+from ..data.whole import whole
 from ..envs.errors import UserError, choose
 from ..envs.spec import Embodiment
-from .config import ModelConfig, build
+from .config import ModelConfig
 from .device import resolve_device
 from .model import Model
 from .policy import Policy
 from .sentences import Sentences
+from .settings import build
 from .transforms import Robot, Transforms
 
 FORMAT_VERSION = 1
@@ -49,9 +51,8 @@ def write_checkpoint(run: Path, step: int, write: Callable[[Path], None], traini
     _write_json(draft / "training" / "state.json", training["state"])
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(draft, folder)
-    pointer = root / ".latest"
-    pointer.write_text(folder.name)
-    os.replace(pointer, root / "latest")
+    with whole(root / "latest") as pointer:
+        pointer.write_text(folder.name)
     for old in sorted(p for p in root.iterdir() if p.name.isdigit())[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     return folder

@@ -1,61 +1,16 @@
-"""Settings of a model, and how a plain mapping (YAML, JSON) becomes checked dataclasses."""
+"""Settings of a model."""
 
-import dataclasses
-import types
-import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
 
 from ..data.windows import Windows
-from ..envs.errors import UserError, choose
-from ..envs.slots import SPACES
-from .diffusion.path import PATHS, TARGETS
-from .diffusion.solve import RULES
-from .diffusion.times import GRIDS, TIMES
+from ..envs.errors import UserError, choose, positive
+from ..envs.slot_maps import SPACES
+from .diffusion.config import Process, SolverConfig
 from .nn.config import BackboneConfig
 from .segments import COUPLINGS, PARTIAL, QUERIES, Role
+from .settings import build as build  # the command line takes it from here
 from .tokens.images import ImageConfig
 from .tokens.kl import KLConfig
-
-T = TypeVar("T")
-
-
-def positive(name: str, value: int) -> None:
-    if value < 1:
-        raise UserError(f"{name} must be at least 1, got {value}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Process:
-    """How one segment is noised, what is predicted, and how much its loss weighs.
-
-    least: sampling ends with one step to data from about this time: where hardly a time below is drawn in training, the
-    network has not learned to refine · ramp: updates over which the weight rises from 0 · variance: 'learned' adds the
-    variational bound of the reverse step's variance (Nichol and Dhariwal 2021), which solver `ancestral` then takes;
-    'fixed' takes the posterior's.
-    """
-
-    path: str = "flow"
-    target: str = "velocity"
-    times: str = "uniform"
-    times_settings: dict[str, float] = field(default_factory=dict)
-    least: float = 0.0
-    weight: float = 1.0
-    ramp: int = 0
-    variance: str = "fixed"
-
-    def __post_init__(self):
-        choose(self.path, PATHS, "path")
-        choose(self.target, TARGETS, "prediction target")
-        choose(self.times, TIMES, "time distribution")
-        if not 0 <= self.least < 1:
-            raise UserError(f"least is a time from 0 to below 1, got {self.least}")
-        choose(self.variance, ("fixed", "learned"), "variance")
-
-    def weight_at(self, step: int) -> float:
-        """The weight after so many updates."""
-        return self.weight * min(1.0, step / self.ramp if self.ramp else 1.0)
 
 
 def _frames() -> Process:
@@ -63,27 +18,6 @@ def _frames() -> Process:
     training learns to copy the noise instead, and the frames are grainy (2 dB worse after 300 updates). One time in
     16 is below 0.5, so sampling stops there (1 dB better than going on to 0)."""
     return Process(target="x0", times="beta", times_settings={"a": 4.0}, least=0.5)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SolverConfig:
-    """The sampler when acting: rule, number of steps and time grid.
-
-    cache: encode the observation once for all steps. null: where the preset allows it; false: at every step, which is
-    slower and the same. plan: compute what depends on time alone once for all control steps (`plan.StepPlan`); false:
-    at every step, likewise.
-    """
-
-    rule: str = "euler"
-    steps: int = 10
-    grid: str = "uniform"
-    cache: bool | None = None
-    plan: bool = True
-
-    def __post_init__(self):
-        choose(self.rule, RULES, "solver")
-        choose(self.grid, GRIDS, "time grid")
-        positive("solver steps", self.steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,70 +230,3 @@ class ModelConfig:
     def can_imagine(self) -> bool:
         """Does it foresee frames together with actions?"""
         return "joint" in self.draws
-
-
-def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
-    """Make the dataclass `cls` from a mapping, nested ones included; lists become tuples where the field is one.
-
-    Where a field that is a dataclass itself has a default, a mapping changes that default and keeps the rest of it.
-    Raises `UserError` on an unknown or missing key or a wrong type, naming the key's path.
-    """
-    hints = typing.get_type_hints(cls)
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    where = where or cls.__name__
-    for key in values:
-        choose(str(key), fields, f"setting of {where}:")
-    missing = [
-        n
-        for n, f in fields.items()
-        if n not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise UserError(f"{where} lacks {', '.join(missing)}")
-    return cls(
-        **{key: _convert(hints[key], _over(fields[key], value), f"{where}.{key}") for key, value in values.items()}
-    )
-
-
-def defaults_of(config: Any) -> dict[str, Any]:
-    """The settings of a dataclass as they are where nobody sets them, nested ones included; none of those without, and
-    no mappings, whose keys are not settings.
-    """
-    found: dict[str, Any] = {}
-    for f in dataclasses.fields(config):
-        value = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
-        if dataclasses.is_dataclass(value):
-            value = {k: v for k, v in dataclasses.asdict(value).items() if not isinstance(v, dict)}  # type: ignore[arg-type]
-            found[f.name] = value
-        elif value is not dataclasses.MISSING and not isinstance(value, dict):
-            found[f.name] = value
-        elif dataclasses.is_dataclass(getattr(config, f.name)):
-            found[f.name] = defaults_of(getattr(config, f.name))
-    return found
-
-
-def _over(field: dataclasses.Field, value: Any) -> Any:
-    """A mapping's keys over those of the field's default."""
-    default = None if field.default_factory is dataclasses.MISSING else field.default_factory()
-    if dataclasses.is_dataclass(default) and not isinstance(default, type) and isinstance(value, Mapping):
-        return {**{f.name: getattr(default, f.name) for f in dataclasses.fields(default)}, **value}
-    return value
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-        return build(typing.cast(type, hint), value, where)
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        return None if value is None else _convert(next(a for a in arguments if a is not type(None)), value, where)
-    if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_convert(arguments[0], v, where) for v in value)
-    if origin is dict and isinstance(value, Mapping):
-        return {k: _convert(arguments[1], v, where) for k, v in value.items()}
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    plain = object if hint is Any else origin or hint
-    wrong_bool = isinstance(value, bool) and plain is not bool
-    if isinstance(plain, type) and (not isinstance(value, plain) or wrong_bool):
-        raise UserError(f"{where} must be {getattr(plain, '__name__', plain)}, got {value!r}")
-    return value

@@ -8,16 +8,18 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .config import Process
+from .diffusion.config import Process
 from .diffusion.path import PATHS, input_scale
-from .nn.backbone import Backbone, Context, Timed
+from .nn.backbone import Backbone, Context
 from .nn.config import BackboneConfig
 from .nn.experts import Bank
 from .nn.linear import mlp
 from .nn.rope import rotary_table
 from .nn.routing import Usage
-from .segments import Segment, allowed
+from .nn.timed import Timed
+from .segments import Segment
 from .shapes import Shape
+from .wiring import Wiring, main_segment, mask, selector
 
 
 @dataclass(frozen=True)
@@ -50,20 +52,6 @@ class Encoding:
         beside = {name: values.clone() for name, values in self.beside.items()}
         condition, lead = (None if x is None else x.clone() for x in (self.condition, self.lead))
         return Encoding(context, beside, condition, self.views, lead, self.where)
-
-
-@dataclass(frozen=True)
-class Wiring:
-    """How the tokens of segments meet: the same at every solver step, because it depends on roles alone.
-
-    selector (B, N, L, G) one-hot: which of the G distinct times each token has, None: all have the only one · rotary:
-    the table that turns queries and keys, None where positions are only added · mask (L, M + L): who sees whom, None:
-    everyone all.
-    """
-
-    selector: Tensor | None
-    rotary: Tensor | None
-    mask: Tensor | None
 
 
 class Denoiser(nn.Module):
@@ -172,7 +160,7 @@ class Denoiser(nn.Module):
         if not self.noise_token:
             return [seen]
         assert timed.embedded is not None
-        noise = timed.embedded[..., _main(segments), None, :].expand(*first.shape[:2], -1, -1)
+        noise = timed.embedded[..., main_segment(segments), None, :].expand(*first.shape[:2], -1, -1)
         return [noise.to(seen.dtype), seen]
 
     def _ordered(self, segments: Mapping[str, Segment]) -> dict[str, Segment]:
@@ -213,7 +201,8 @@ class Denoiser(nn.Module):
             where = [*noise, encoding.where, *where]
             lead = len(noise) + encoding.lead.shape[1]
         rotary = self.rotary(where, next(iter(segments.values())).x)
-        return Wiring(self._selector(segments, lead), rotary, self._mask(segments, len(encoding.context), lead))
+        seen = mask(segments, self.coupling, context=len(encoding.context), lead=lead, causal=self.causal)
+        return Wiring(selector(segments, lead), rotary, seen)
 
     def _seen(self, name: str, values: Tensor, segment: Segment, views: tuple[int, ...] | None) -> Tensor:
         """The values (L, ...) of the tokens of a segment that are there: of some cameras, or of the first steps."""
@@ -232,36 +221,6 @@ class Denoiser(nn.Module):
         scale = input_scale(process.target, PATHS[process.path], t)
         return segment.x if process.target != "edm" else segment.x * torch.as_tensor(scale)[..., None]
 
-    def _selector(self, segments: dict[str, Segment], lead: int) -> Tensor | None:
-        """Which of the distinct `times` each token has; those that lead have that of what is denoised."""
-        groups = len(segments) + any(s.clean is not None for s in segments.values())
-        if groups == 1:
-            return None
-        one_hot = torch.eye(groups, device=next(iter(segments.values())).x.device)
-        first = next(iter(segments.values())).x
-        columns = [one_hot[_main(segments)].expand(*first.shape[:2], lead, -1)] if lead else []
-        columns += [
-            one_hot[i].expand(*s.x.shape[:3], -1)
-            if s.clean is None
-            else torch.where(s.clean[..., None], one_hot[-1], one_hot[i])
-            for i, s in enumerate(segments.values())
-        ]
-        return torch.cat(columns, dim=2)
-
-    def _mask(self, segments: dict[str, Segment], context: int, lead: int) -> Tensor | None:
-        tokens = [(name, s.observed) for name, s in segments.items() for _ in range(s.x.shape[2])]
-        table, device = allowed(tokens, self.coupling), next(iter(segments.values())).x.device
-        if lead and self.causal:
-            whole = torch.ones(lead + len(tokens), lead + len(tokens), dtype=torch.bool).tril()
-            among = whole[lead:, lead:]  # causal, but what is observed is visible to all
-            among |= torch.tensor([observed for _, observed in tokens])
-            among &= torch.ones_like(among) if table is None else table
-            return whole.to(device)
-        if table is None:
-            return None
-        seen = torch.ones(len(tokens), context, dtype=torch.bool)
-        return torch.cat([seen, table], dim=1).to(device)
-
     def _positions(self, name: str) -> nn.Parameter:
         """What is added to a segment's tokens (L, D): learned, or sines and cosines of where they stand."""
         config = self.backbone.config
@@ -276,11 +235,6 @@ class Denoiser(nn.Module):
         if backbone.positions != "rotary":
             return None
         return rotary_table(torch.cat(positions).to(like.device), backbone.width // backbone.heads)
-
-
-def _main(segments: Mapping[str, Segment]) -> int:
-    """Which of the segments gives its time to tokens that have none: the first that is denoised."""
-    return next((i for i, s in enumerate(segments.values()) if not s.observed), 0)
 
 
 def normal(tokens: int, width: int) -> nn.Parameter:

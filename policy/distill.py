@@ -19,20 +19,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..envs.errors import UserError
-from .config import ModelConfig, Process, SolverConfig, positive
+from ..envs.errors import UserError, positive
+from .config import ModelConfig
 from .denoiser import Denoiser, Encoding
 from .device import autocast
+from .diffusion.config import Process, SolverConfig
 from .diffusion.path import PATHS, Path, estimate, expand, target
 from .fingerprint import fingerprint
 from .fitting import Batches, TrainConfig
 from .inputs import unbatched
 from .loss import Drawn, Lesson, Losses, objective
+from .observation import Observation
 from .policy import Policy
 from .sample import solver_grid
 from .segments import QUERIES
 from .trainer import Trainer
-from .transforms import Observation
 from .validate import looking, told
 
 

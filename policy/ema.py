@@ -1,8 +1,5 @@
 """Exponential moving average of a model's weights: what is evaluated and saved for acting."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 
@@ -46,18 +43,6 @@ class EMA:
         """Overwrite the model's weights and buffers with the averages."""
         for name, value in _tensors(model).items():
             value.copy_(self._values[name])
-
-    @contextmanager
-    def swapped(self, model: nn.Module) -> Iterator[nn.Module]:
-        """The model with averaged weights inside the `with`, and its own again after it, whatever happens."""
-        own = {name: value.detach().clone() for name, value in _tensors(model).items()}
-        try:
-            self.copy_to(model)
-            yield model
-        finally:
-            with torch.no_grad():
-                for name, value in _tensors(model).items():
-                    value.copy_(own[name])
 
     def tensors(self) -> dict[str, Tensor]:
         """The averages by the model's own names: ready for `safetensors` and `model.load_state_dict`."""

@@ -1,7 +1,6 @@
 """Who goes through which experts: by the noise and by the kind of token, as numbers and as a picture."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batch import Batch
-from .config import Process
+from ..data.whole import whole
+from .diffusion.config import Process
 from .diffusion.times import TIMES
-from .loss import Lesson, prepare, segment_losses
+from .loss import Lesson, segment_losses
 from .nn.experts import Experts
 from .policy import Policy
+from .prepared import prepare
 from .segments import roles_of
 from .validate import told
 
@@ -58,9 +59,8 @@ class ExpertUsage:
                 axes.set_xticks([0, len(self.times) - 1], [f"{self.times[0]:.2g}", f"{self.times[-1]:.2g}"])
             row[0].set_ylabel(kind)
         figure.supxlabel("noise, time 0 to 1")
-        draft = path.with_name(f".{path.name}")
-        figure.savefig(draft, format="png", dpi=110)
-        os.replace(draft, path)
+        with whole(path) as draft:
+            figure.savefig(draft, format="png", dpi=110)
 
 
 def expert_usage(policy: Policy, batch: Batch) -> ExpertUsage:

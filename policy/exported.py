@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from ..envs.errors import UserError, choose
 from .graphs import Denoise, traced
 from .model import Model
+from .observation import Observation
 from .runtimes import EXPORTED, file_of, need
-from .transforms import Observation
 
 
 def export(model: Model, observation: Observation, folder: Path, runtimes: Sequence[str]) -> dict[str, list[Path]]:
@@ -30,7 +30,7 @@ def export(model: Model, observation: Observation, folder: Path, runtimes: Seque
         choose(runtime, EXPORTED, "exported runtime")
     if model.config.layout == "crossed" or model.config.rate_token:
         raise UserError(
-            "layout 'crossed' and a token of the control rate are not exported yet: runtime torch or compile"
+            "layout 'crossed' and a token of the control rate are not exported yet: runtime torch or compiled"
         )
     experts = model.config.backbone.experts
     if experts is not None and not experts.by_time:

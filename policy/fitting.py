@@ -18,9 +18,8 @@ from ..data.batch import Batch
 from ..data.dataset import READERS
 from ..data.loader import Loader
 from ..data.mixture import MIXES, Mixture, iterate
-from ..envs.errors import UserError, choose
+from ..envs.errors import UserError, choose, positive
 from .checkpoint import load_training, optimizer_tensors, restore_optimizer, write_checkpoint
-from .config import positive
 from .device import resolve_device, resolve_precision
 from .ema import EMA
 from .loss import Losses

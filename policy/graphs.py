@@ -12,13 +12,15 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from .denoiser import Encoding, Wiring
+from .denoiser import Encoding
 from .model import Model
-from .nn.backbone import Context, Timed
+from .nn.backbone import Context
 from .nn.fused import Route
 from .nn.routing import Choice
+from .nn.timed import Timed
+from .observation import Observation
 from .segments import Segment, roles_of
-from .transforms import Observation
+from .wiring import Wiring
 
 
 class Encode(nn.Module):

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ..data.batch import Batch
 from ..envs.errors import UserError
+from .observation import Observation
 from .sentences import Sentences
-from .transforms import Observation, Transforms
+from .transforms import Transforms
 
 
 def observe(

@@ -14,9 +14,10 @@ from ..data.derived import derived_array
 from ..data.progress import told
 from ..data.store import Store
 from ..envs.errors import UserError
+from .answers import Given
 from .fingerprint import fingerprint
 from .inputs import unbatched
-from .policy import Given, Policy
+from .policy import Policy
 
 EVERY = 4  # steps between two looks: each step is told by several of them, and takes their mean
 _ROWS = 64

@@ -20,12 +20,12 @@ from ..data.derived import derived_rows
 from ..data.mixture import Mixture
 from ..data.store import Store
 from ..data.windows import Windows
-from ..envs.errors import UserError
+from ..envs.errors import UserError, positive
 from .checkpoint import find_finished
-from .config import build, positive
 from .device import autocast
 from .fitting import Batches, Fitting, TrainConfig, marks
 from .loss import Losses
+from .settings import build
 from .tokens.images import resize
 from .tokens.kl import KLConfig, Tokenizer
 

@@ -6,19 +6,20 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..envs.slots import SPACES
+from ..envs.slot_maps import SPACES
 from ..envs.spec import Embodiment
 from .config import ModelConfig
 from .denoiser import Denoiser, Encoding, normal
-from .nn.backbone import Context, Timed, sinusoid
+from .nn.backbone import Context
 from .nn.linear import Linear, mlp
 from .nn.routing import Usage
+from .nn.timed import Timed, sinusoid
+from .observation import Observation
 from .positions import context_positions, segment_positions
 from .shapes import beside_widths, segment_shapes, state_width
 from .tokens.images import STEMS
 from .tokens.kl import Tokenizer
 from .tokens.language import VECTOR_DIM
-from .transforms import Observation
 
 
 class Model(Denoiser):

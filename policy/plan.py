@@ -7,8 +7,8 @@ import torch
 
 from ..envs.errors import UserError
 from .denoiser import Denoiser, Encoding
-from .nn.backbone import Timed
 from .nn.experts import Bank
+from .nn.timed import Timed
 from .segments import Segment
 
 Times = Sequence[Mapping[str, float]]

@@ -3,7 +3,6 @@
 import copy
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -11,45 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.mixture import Learned
+from ..data.sources import Learned
 from ..envs.errors import UserError, choose
 from ..envs.spec import Embodiment
+from .answers import Answer, Frames, Given
 from .committed import Committed, padded
 from .inputs import observe
 from .model import Model
+from .observation import Maps, Observation
 from .plan import Plans
 from .sample import Network, Start, sample
 from .segments import PARTIAL, QUERIES, Role, roles_of
 from .sentences import Sentences
-from .transforms import Maps, Observation, Transforms
+from .transforms import Transforms
 
 Key = tuple[int, ...]
-Frames = dict[str, np.ndarray]  # {camera: (B, F, H, W, 3) uint8}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Given:
-    """What a query observes besides the present, one row for each observation.
-
-    actions (B, K, A) in the robot's units · future {camera: (B, F, H, W, 3) uint8} · depth {camera: (B, F, H, W) m} ·
-    shown {segment: (B, L) bool}: which tokens of a partly observed segment are (`known.known` draws them).
-    """
-
-    actions: np.ndarray | None = None
-    future: Mapping[str, np.ndarray] = field(default_factory=dict)
-    depth: Mapping[str, np.ndarray] = field(default_factory=dict)
-    shown: Mapping[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What a query denoised: actions (B, K, A), frames {camera: (B, F, H, W, 3) uint8} and depth {camera: (B, F, H, W)
-    float32, m}; empty where the query has none. Frames have the policy's pixels.
-    """
-
-    actions: np.ndarray | None = None
-    frames: Frames = field(default_factory=dict)
-    depth: Frames = field(default_factory=dict)
 
 
 class Policy:
@@ -100,6 +75,7 @@ class Policy:
 
     @property
     def n_obs_steps(self) -> int:
+        """Observations that a look must hold, the last one now."""
         return self.config.n_obs_steps
 
     @property
@@ -109,6 +85,7 @@ class Policy:
 
     @property
     def n_action_steps(self) -> int:
+        """Actions of a chunk that are to be executed before the next look."""
         return min(self.config.n_action_steps, self.horizon)
 
     @property
@@ -118,6 +95,7 @@ class Policy:
 
     @property
     def can_imagine(self) -> bool:
+        """Does it foresee frames together with actions?"""
         return self.config.can_imagine
 
     @property

@@ -1,11 +1,11 @@
 """A training run's folder: what was asked, by which versions, and the numbers along the way."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from ..data.provenance import package_versions
+from ..data.whole import whole, write_json
 from ..envs.errors import UserError
 from .device import describe_machine
 
@@ -27,7 +27,7 @@ class RunFolder:
         if about.is_file():
             _same({**_flat(defaults or {}), **_flat(json.loads(about.read_text())["config"])}, config, path)
         else:
-            _write(about, {"config": config, "versions": package_versions(), "machine": describe_machine()})
+            write_json(about, {"config": config, "versions": package_versions(), "machine": describe_machine()})
         if command:
             with (path / "commands.txt").open("a") as f:
                 f.write(command + "\n")
@@ -46,14 +46,14 @@ class RunFolder:
             self._board.close()
 
     def records(self) -> list[dict[str, Any]]:
+        """What was logged so far, one record a line of metrics.jsonl."""
         return read_metrics(self.path / "metrics.jsonl")
 
     def rewind(self, step: int) -> None:
         """Forget what was logged after `step`: a run that was cut off goes on from its last checkpoint."""
         kept = [r for r in self.records() if r["step"] <= step]
-        draft = self.path / ".metrics"
-        draft.write_text("".join(json.dumps(r) + "\n" for r in kept))
-        os.replace(draft, self.path / "metrics.jsonl")
+        with whole(self.path / "metrics.jsonl") as draft:
+            draft.write_text("".join(json.dumps(r) + "\n" for r in kept))
         self._board = _board(self.path / "tensorboard", step)
 
 
@@ -98,12 +98,6 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _write(path: Path, value: Any) -> None:
-    draft = path.with_name(f".{path.name}")
-    draft.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(draft, path)
-
-
 def draw_curves(records: list[dict[str, Any]], path: Path) -> None:
     """Losses and looking over steps, as a PNG. One panel for each kind of number."""
     from matplotlib.figure import Figure
@@ -127,9 +121,8 @@ def draw_curves(records: list[dict[str, Any]], path: Path) -> None:
             axes.set_yscale("log")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
-    draft = path.with_name(f".{path.name}")
-    figure.savefig(draft, format="png", dpi=110)
-    os.replace(draft, path)
+    with whole(path) as draft:
+        figure.savefig(draft, format="png", dpi=110)
 
 
 def _keys(records: list[dict[str, Any]]) -> list[str]:

@@ -14,14 +14,16 @@ import torch
 from torch import Tensor
 
 from ..envs.errors import UserError
-from .denoiser import Encoding, Wiring
+from .denoiser import Encoding
 from .graphs import acting, flat, graphs
 from .model import Model
-from .nn.backbone import Context, Timed
+from .nn.backbone import Context
 from .nn.experts import Bank
 from .nn.routing import Usage
+from .nn.timed import Timed
+from .observation import Observation
 from .segments import Segment
-from .transforms import Observation
+from .wiring import Wiring
 
 EXPORTED = {"onnx": "fp32.onnx", "onnx-int8": "int8.onnx", "aot": "pt2"}
 """Runtimes that need an export: name → how their files end."""

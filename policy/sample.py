@@ -7,14 +7,15 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from .config import SolverConfig
-from .denoiser import Denoiser, Encoding, Wiring
+from .denoiser import Denoiser, Encoding
+from .diffusion.config import SolverConfig
 from .diffusion.path import PATHS, Path, x0_weights
 from .diffusion.solve import SHARE, Schedule, Values, solve
 from .diffusion.times import time_grid
 from .diffusion.variance import share_of
 from .plan import Plans, StepPlan
 from .segments import PARTIAL, Role, Segment
+from .wiring import Wiring
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Start:
 
     roles {segment: role} of those that take part (`segments.roles_of`) · noise {segment: (B, L, C)}: normal, for
     what is denoised or marginal · given {segment: (B, L, C)}: values of what is observed, wholly or in part · shown
-    {segment: (B, L) bool}: which tokens of a partly observed segment are; they come back unchanged, bit for bit.
+    {segment: (B, L) bool}: which tokens of a partly observed segment are; they come back unchanged, bit for bit ·
+    fresh: an evaluation → new normal noise {segment: (B, L, C)}, for solvers that add some (`ancestral`).
     """
 
     roles: Mapping[str, Role]

@@ -7,7 +7,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..envs.slots import SIZE, SPACES
+from ..envs.slot_maps import SPACES
+from ..envs.slots import SIZE
 from ..envs.spec import Embodiment
 from .config import ModelConfig
 
@@ -29,6 +30,7 @@ class Shape:
 
     @property
     def tokens(self) -> int:
+        """Tokens L of the segment in the sequence."""
         return (1 if self.folded else self.steps) * self.views * self.rows * self.columns
 
     @property

@@ -12,14 +12,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..data.mixture import Source, sources_of
+from ..data.sources import Source, sources_of
 from ..envs.errors import UserError
 from .checkpoint import find_checkpoint, find_finished, load_policy
-from .config import ModelConfig, build, defaults_of
+from .config import ModelConfig
 from .distill import DistillConfig, Distiller
 from .fitting import Batches, Fitting, NotFinite, TrainConfig
 from .latents import TokenizerConfig, TokenizerTrainer, load_tokenizer
 from .run_folder import RunFolder, draw_curves
+from .settings import build, defaults_of
 from .trainer import Trainer
 
 Preset = ModelConfig | TokenizerConfig | DistillConfig
@@ -51,7 +52,7 @@ def train(
 ) -> Path:
     """Train `model` on `data` and return the run folder. The same call resumes where it stopped.
 
-    data: the path of a store, or a list of paths and of mappings with the fields of `data.mixture.Source` · tokenizer:
+    data: the path of a store, or a list of paths and of mappings with the fields of `data.sources.Source` · tokenizer:
     a run that trained one, whose latents the policy is to foresee in the place of pixels · teacher: the run whose
     policy a `DistillConfig` distils · labels: the run whose inverse dynamics tells the actions of sources without them
     · init: the run whose policy to begin from; where its layers are dense and the preset's are not, each expert begins

@@ -124,6 +124,7 @@ class Trainer(Fitting[Model]):
         return numbers | {f"look/{k}": v for k, v in looking(policy, held_out).items()}
 
     def draw(self, run: Path) -> None:
+        """Write into the run who goes through which experts, where the preset has such."""
         for used in self._used(self.averaged()):
             used.draw(run / "experts.png")
 

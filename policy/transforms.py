@@ -13,35 +13,13 @@ from ..data.batch import Batch
 from ..data.normalize import Normalizer
 from ..data.windows import Windows
 from ..envs.errors import UserError
-from ..envs.slots import SPACES, SlotMap
+from ..envs.slot_maps import SPACES, SlotMap
 from ..envs.spec import Embodiment, rig_of
 from .config import ModelConfig
+from .observation import Maps, Observation
 from .shapes import Shape, beside_widths, segment_shapes
 from .tokens.images import resize, shift
 from .tokens.kl import Tokenizer
-
-Maps = dict[str, Tensor]
-"""Foreseen segment → its maps (B, V, T, H, W, C): colours in [-1, 1] or latents of 'future', distances of 'depth'."""
-
-
-@dataclass(frozen=True)
-class Observation:
-    """Normalised observation.
-
-    images (B, V, T, H, W, 3, or 4 with depth) in [-1, 1] · state (B, T, S), None with video alone · sentence (B,) or
-    (B, 384) · beside {segment: (B, L, C)}: the clean values that join a segment's channels · now: present maps
-    (B, V, 1, H, W, C) of each foreseen segment · views: which of the policy's cameras are there, None for all ·
-    told (B,) bool: whose instruction is given, None for all · rate (B,): control rate [Hz], where a token tells it.
-    """
-
-    images: Tensor
-    state: Tensor | None
-    sentence: Tensor
-    beside: dict[str, Tensor] = field(default_factory=dict)
-    now: Maps = field(default_factory=dict)
-    views: tuple[int, ...] | None = None
-    told: Tensor | None = None
-    rate: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +94,7 @@ class Transforms:
 
     @property
     def cameras(self) -> list[str]:
+        """Names of the robot's cameras, in their order."""
         return [c.name for c in self.embodiment.cameras]
 
     @cached_property

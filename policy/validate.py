@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..data.batch import Batch
-from ..data.loader import Dataset
+from ..data.dataset import Dataset
 from .device import autocast
 from .inputs import unbatched
 from .loss import Alignment, objective

@@ -29,14 +29,15 @@ make_venv() {
   fi
 }
 
-# Without uv on the machine, the environment gets its own; where that fails too, pip does the work.
+# Without uv on the machine, the environment gets its own; where that fails too, pip does the work. Bytecode is made
+# now, as pip does: where the environment forbids Python to keep it, every process would compile torch anew.
 choose_installer() {
   if runs uv --version; then
-    installer=(uv pip install --python .venv)
+    installer=(uv pip install --python .venv --compile-bytecode)
   else
     runs .venv/bin/python -m pip --version || .venv/bin/python -m ensurepip
     if runs .venv/bin/uv --version || .venv/bin/python -m pip install --quiet uv; then
-      installer=(.venv/bin/uv pip install --python .venv)
+      installer=(.venv/bin/uv pip install --python .venv --compile-bytecode)
     else
       say "uv cannot be had; pip takes a little longer"
       installer=(.venv/bin/python -m pip install)

@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors: more threads cost more than they bring
 os.environ.setdefault("LP_NUM_THREADS", "1")  # Mesa's software renderer
@@ -76,3 +77,16 @@ def _seeds():
         import torch
 
         torch.manual_seed(0)
+
+
+@pytest.fixture
+def alive():
+    """alive(pid) → does that process still run? A zombie does not: its parent has only not asked yet."""
+
+    def ask(pid: int) -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+
+    return ask

@@ -7,20 +7,13 @@ import re
 import signal
 import subprocess
 import sys
-import threading
-import venv
-import zipfile
-from pathlib import Path
 
-import numpy as np
 import pytest
 from foreact import commands, robotics
 from foreact.__main__ import main
 from foreact.data.store import Store
 from foreact.envs.errors import UserError
 from foreact.eval.client import Client
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
@@ -138,72 +131,3 @@ def test_an_interrupt_stops_the_robot_and_not_the_process():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
-
-
-def test_the_clients_distribution_is_one_small_file(tmp_path):
-    build = f"from setuptools import build_meta; build_meta.build_wheel({str(tmp_path)!r})"
-    copy = tmp_path / "client"
-    copy.mkdir()
-    for name in ("pyproject.toml", "README.md", "foreact_client.py"):
-        (copy / name).write_bytes((ROOT / "client" / name).read_bytes())
-    subprocess.run([sys.executable, "-c", build], cwd=copy, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    assert wheel.stat().st_size < 100_000
-    held = [name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name]
-    assert held == ["foreact_client.py"]
-    assert zipfile.ZipFile(wheel).read("foreact_client.py") == (ROOT / "eval" / "client.py").read_bytes()
-
-
-@pytest.mark.slow
-def test_the_client_works_in_an_empty_environment(tmp_path):
-    import asyncio
-
-    from foreact.eval.actors import PolicyActor
-    from foreact.eval.server import Server, ServeSettings
-
-    sys.path.insert(0, str(ROOT / "tests" / "eval"))
-    import fake_worlds
-
-    class Still:
-        horizon, n_action_steps, n_obs_steps, tasks = 6, 3, 1, ("fake/near",)
-        embodiment = fake_worlds.EMBODIMENT
-
-        def act(self, observations, instructions, keys, batch_shape=None):
-            return np.ones((len(keys), 6, 2), np.float32)
-
-    venv.create(tmp_path / "venv", with_pip=True)
-    python = tmp_path / "venv" / "bin" / "python"
-    install = [python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", ROOT / "client"]
-    subprocess.run(install, check=True, timeout=300)
-    listed = subprocess.run(
-        [python, "-m", "pip", "list", "--format=freeze"], check=True, capture_output=True, text=True
-    )
-    names = {line.split("==")[0].lower() for line in listed.stdout.split()}
-    assert names - {"pip", "setuptools"} == {"foreact-client", "msgpack", "numpy", "websockets"}
-    server, ready = Server(PolicyActor(policy=Still(), batch_shape=2), ServeSettings(port=0)), threading.Event()
-    loop = asyncio.new_event_loop()
-    task = loop.create_task(server.run(lambda _: ready.set()))
-
-    def run():
-        with pytest.raises(asyncio.CancelledError):
-            loop.run_until_complete(task)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    assert ready.wait(10)
-    code = f"""
-import numpy as np
-from foreact_client import Client
-with Client("ws://127.0.0.1:{server.port}") as client:
-    seen = {{"images": {{"main": np.zeros((12, 12, 3), np.uint8)}}, "state": np.zeros(2), "instruction": "go"}}
-    print(client.infer(seen)["actions"].shape)
-"""
-    try:
-        said = subprocess.run(
-            [python, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path, timeout=60
-        )
-        assert said.stdout.strip() == "(6, 2)"
-    finally:
-        loop.call_soon_threadsafe(task.cancel)
-        thread.join(10)
-        loop.close()

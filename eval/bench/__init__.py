@@ -47,7 +47,8 @@ def _eval(config: Mapping[str, Any]) -> None:
 
 
 def _preset(config: Mapping[str, Any]) -> Any:
-    from ...policy.config import ModelConfig, build
+    from ...policy.config import ModelConfig
+    from ...policy.settings import build
 
     return build(ModelConfig, config["model"], "model")
 

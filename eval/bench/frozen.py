@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...envs.errors import UserError
-from ...policy.nn.backbone import Backbone, Context, Timed, sinusoid
+from ...policy.nn.backbone import Backbone, Context
+from ...policy.nn.timed import Timed, sinusoid
 
 
 class FrozenBlock(nn.Module):

@@ -27,6 +27,7 @@ class Rate:
 
     @property
     def fps(self) -> float:
+        """Frames a second so far."""
         return self.frames / self.seconds
 
     def run(self, seconds: float) -> None:

@@ -1,6 +1,5 @@
 """What the benchmarks share: runs in turns, a table against the named baseline, and a plot of how cost grows."""
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from ...data.whole import whole
 from ...policy.device import describe_machine
 
 console = Console()
@@ -40,6 +40,7 @@ def milliseconds(run: Callable[[], Any], device: str = "cpu") -> float:
 
 
 def median(times: Times) -> dict[str, float]:
+    """The median of each arm."""
     return {name: float(np.median(values)) for name, values in times.items()}
 
 
@@ -82,9 +83,8 @@ def draw_growth(path: Path, panels: Mapping[str, Curves], y: str = "ms") -> None
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}")
-    figure.savefig(draft, format="png", dpi=110)
-    os.replace(draft, path)
+    with whole(path) as draft:
+        figure.savefig(draft, format="png", dpi=110)
     console.print(f"Plot: {path}")
 
 

@@ -78,10 +78,6 @@ class Path:
         alpha, sigma = self.alpha(t), self.sigma(t)
         return sigma / (alpha + sigma)
 
-    def log_snr(self, t: Tensor) -> Tensor:
-        """log(α² / σ²); +inf where σ = 0 and -inf where α = 0."""
-        return 2 * (self.alpha(t).log() - self.sigma(t).log())
-
 
 def _linear(name: str, t_min: float = 0.0, t_max: float = 1.0) -> Path:
     return Path(

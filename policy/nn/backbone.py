@@ -4,24 +4,22 @@ Context tokens (what is observed) have time 0 and never look at denoised ones, s
 solver step of a control step and every noise draw of a training sample.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..diffusion.path import MODE_SIGMAS
 from .attention import KeysValues
-from .block import NORMS, Block, CrossAttention, Modulation, modulate
+from .block import NORMS, Block, CrossAttention, modulate
 from .config import BackboneConfig
 from .experts import Bank, Experts
 from .fused import Route
 from .linear import Linear, working
 from .routing import TimeRouter, Usage
+from .timed import Timed, log_sigma, sinusoid, spread
 
 
 @dataclass(frozen=True)
@@ -45,39 +43,6 @@ class Context:
         """A copy in memory of its own."""
         tokens = None if self.tokens is None else self.tokens.clone()
         return Context([(k.clone(), v.clone()) for k, v in self.layers], tokens)
-
-
-@dataclass(frozen=True)
-class Timed:
-    """All that a stream takes from its times.
-
-    rows (..., B or 1, N, G, R, D): modulation of each of G distinct times · embedded (..., B or 1, N, G, D) · routes:
-    of each layer, none where layers are dense or tokens choose their experts.
-    """
-
-    rows: Tensor
-    embedded: Tensor | None = None
-    routes: Sequence[Route] = ()
-
-    def __getitem__(self, step: int) -> "Timed":
-        """Of one of the times along the first axis."""
-        embedded = None if self.embedded is None else self.embedded[step]
-        return Timed(self.rows[step], embedded, [route[step] for route in self.routes])
-
-    @cached_property
-    def layers(self) -> Sequence[Modulation]:
-        """Modulation of each layer where there is one time; a plan keeps it."""
-        rows = self.rows.unbind(-2)
-        return [Modulation.of(rows[i : i + 6]) for i in range(0, len(rows) // 6 * 6, 6)]
-
-    def modulation(self, layer: int, selector: Tensor | None) -> Modulation:
-        """Of the tokens in one layer."""
-        if selector is None:
-            return self.layers[layer]
-        return Modulation.of(spread(self.rows[..., 6 * layer : 6 * layer + 6, :], selector))
-
-    def route(self, layer: int) -> Route | None:
-        return self.routes[layer] if self.routes else None
 
 
 class Backbone(nn.Module):
@@ -178,6 +143,7 @@ class Backbone(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where its weights are."""
         return self.blocks[0].attention.out.weight.device  # type: ignore[union-attr]
 
     def encode(
@@ -257,28 +223,3 @@ class Backbone(nn.Module):
         first = 6 * self.config.depth + 2 * kind
         shift, scale = spread(rows[..., first : first + 2, :], selector)
         return modulate(self.final_norm, x.float(), shift, 1 + scale)
-
-
-def spread(rows: Tensor, selector: Tensor | None) -> tuple[Tensor, ...]:
-    """Give each token the rows of its time: (B, N, G, R, D) to R tensors (B, N, L or 1, D)."""
-    if selector is None:
-        return rows.unbind(-2)
-    per_token = selector.to(rows.dtype) @ rows.flatten(
-        -2
-    )  # a product, because the backward pass of indexing is slow on CPU
-    return per_token.unflatten(-1, rows.shape[-2:]).unbind(-2)
-
-
-def log_sigma(t: Tensor) -> Tensor:
-    """log σ / 4 of times t (...) of the linear path, σ = t / (1 - t) within MoDE's range: (..., 1) (MoDE, §3.1)."""
-    low, high = (sigma / (1 + sigma) for sigma in MODE_SIGMAS)
-    return torch.logit(t.float().clamp(low, high))[..., None] / 4
-
-
-def sinusoid(t: Tensor, width: int, max_period: float = 1e4) -> Tensor:
-    """Sine and cosine features of times t (...) in [0, 1], scaled to DDPM's 0 to 1000: (..., width)."""
-    half = width // 2
-    frequency = torch.exp(-math.log(max_period) * torch.arange(half, device=t.device) / half)
-    angle = 1000.0 * t[..., None].float() * frequency
-    features = torch.cat([angle.cos(), angle.sin()], dim=-1)
-    return nn.functional.pad(features, (0, width - 2 * half))

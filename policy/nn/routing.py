@@ -98,6 +98,7 @@ def by_expert(choice: Choice) -> Ways:
 
 
 def usage_of(probabilities: Tensor, expert: Tensor, logits: Tensor) -> Usage:
+    """How experts were used: probabilities (..., E) and logits (..., E) of all tokens, and their chosen experts."""
     number = probabilities.shape[-1]
     load = torch.bincount(expert.flatten(), minlength=number) / expert.numel()
     return Usage(probabilities.flatten(0, -2).mean(0), load, logits.logsumexp(-1).square().mean())

@@ -45,6 +45,7 @@ class ImageConfig:
 
     @property
     def stride(self) -> int:
+        """Pixels along each side of the cell that one token stands for."""
         return 2 ** len(self.channels) if self.stem == "conv" else self.patch
 
     def grid(self, height: int, width: int) -> tuple[int, int]:

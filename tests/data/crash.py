@@ -1,4 +1,4 @@
-"""Run by test_store.py: writers that are killed -9, by chance in time and at every single file operation.
+"""Run by test_store_faults.py: writers that are killed -9, by chance in time and at every single file operation.
 
 Each writer is a fork of this process, so that a round takes milliseconds and not an import of zarr.
 """

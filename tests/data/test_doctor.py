@@ -4,6 +4,7 @@ import shutil
 import numpy as np
 import pytest
 import zarr
+from foreact import envs
 from foreact.data.collect import collect
 from foreact.data.doctor import CHECKS, diagnose, report
 from foreact.data.store import Store
@@ -17,10 +18,10 @@ FREEZE = 20  # steps
 
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory):
-    """A real store: scripted experts with exploration noise, 96-pixel pictures."""
+    """A real store: scripted experts with exploration noise, 48-pixel pictures."""
     pytest.importorskip("metaworld")
     path = tmp_path_factory.mktemp("doctor") / "clean"
-    collect(TASKS, EPISODES, path, workers=1, progress=False)
+    collect(TASKS, EPISODES, path, workers=1, cameras=envs.views(TASKS[0], ["main"], 48), progress=False)
     return path
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from foreact.data.derived import derived_rows, derived_vectors, now_at
-from foreact.data.mixture import Mixture, Source, _sizes, iterate, sources_of
+from foreact.data.mixture import Mixture, _sizes, iterate
 from foreact.data.schema import fake_episode
+from foreact.data.sources import Source, sources_of
 from foreact.data.store import Store
 from foreact.data.windows import Windows
 from foreact.envs.errors import UserError

@@ -120,16 +120,12 @@ def test_a_step_too_many_is_an_error(env):
     env.advance(action)
 
 
-def test_before_the_first_reset(every_env, make):
+def test_a_new_one_wants_a_reset_hides_privileged_state_unless_asked_and_may_be_closed_twice(every_env, make):
     env = make(every_env)
     with pytest.raises(envs.UserError, match="before the first reset"):
         env.advance(np.zeros(env.embodiment.action_dim))
     with pytest.raises(envs.UserError, match="before the first reset"):
         env.observe()
-
-
-def test_privileged_state_is_not_observed_unless_asked_for_and_close_may_be_repeated(every_env, make):
-    env = make(every_env)
     obs, _ = env.reset(seed=0)
     assert set(obs) == {"images", "state"}
     assert env.observation_space.contains(obs)

@@ -10,9 +10,10 @@ import torch
 import yaml
 from foreact.envs.conversions import CONVERSIONS, ROTATIONS, to_matrix
 from foreact.envs.errors import UserError
+from foreact.envs.slot_maps import padded_map, slot_map
 from foreact.envs.slot_tables import TABLES, with_slots
 from foreact.envs.slot_tables.fakes import ROBOTS, field, placed
-from foreact.envs.slots import GROUPS, SIZE, SLOTS, padded_map, slot_map
+from foreact.envs.slots import GROUPS, SIZE, SLOTS
 from foreact.envs.spec import Embodiment, Field, Place
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,3 +1,4 @@
+import dataclasses
 import sys
 from importlib.resources import files
 
@@ -13,9 +14,11 @@ from foreact.eval.bench.frozen import FrozenBackbone
 from foreact.eval.bench.model import fake_policy
 from foreact.eval.bench.peers import check_peer, diffusion, lerobot
 from foreact.eval.bench.train import FROZEN, RECOMPUTED, TUNED, Rehearsal, bench_train
-from foreact.policy.config import ModelConfig, build
+from foreact.policy.config import ModelConfig
+from foreact.policy.settings import build
 
-TINY = build(ModelConfig, yaml.safe_load(files("foreact.configs").joinpath("model/joint/tiny.yaml").read_text()))
+PRESET = build(ModelConfig, yaml.safe_load(files("foreact.configs").joinpath("model/joint/tiny.yaml").read_text()))
+TINY = dataclasses.replace(PRESET, pixels=32, solver=dataclasses.replace(PRESET.solver, steps=3))
 
 
 def test_the_baseline_computes_the_same_actions():

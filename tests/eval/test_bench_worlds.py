@@ -17,7 +17,8 @@ from foreact.envs.metaworld_tasks import CAMERA, EMBODIMENT
 from foreact.eval.bench import loader, rollouts
 from foreact.eval.bench.model import fake_policy
 from foreact.eval.bench.rollouts import Drawn, Ran, bench_eval
-from foreact.policy.config import ModelConfig, build
+from foreact.policy.config import ModelConfig
+from foreact.policy.settings import build
 
 TINY = build(ModelConfig, yaml.safe_load(files("foreact.configs").joinpath("model/joint/tiny.yaml").read_text()))
 
@@ -87,6 +88,7 @@ def test_lerobots_own_loop_is_timed_by_the_step(capsys, monkeypatch, tmp_path):
     assert rollouts.LEROBOT[:20] in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.sim
 def test_the_slow_loop_shows_the_policy_the_same():
     camera = dataclasses.replace(CAMERA, height=24, width=24)

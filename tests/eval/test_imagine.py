@@ -15,7 +15,7 @@ from foreact.eval.pictures import Score, moving, psnr, r_squared, ssim
 from foreact.eval.recording import Driver, PoseDriver
 from foreact.eval.storyboard import Look, write_storyboard
 from foreact.policy import ModelConfig, TrainConfig, load_policy, train
-from foreact.policy.config import build
+from foreact.policy.settings import build
 
 ROBOT_SIDE = 32
 
@@ -196,7 +196,7 @@ class TestNumbers:
         found[:, 2:] += 5
         padded[:, 2:] = True
         score.add_actions(found.numpy(), wanted, padded)
-        assert score.summary([("hand", slice(0, 3))])["r2"] == {"hand": 1.0}
+        assert score.summary([("hand", np.arange(3))])["r2"] == {"hand": 1.0}
 
 
 def test_storyboard_runs_all_episodes_side_by_side(tmp_path):

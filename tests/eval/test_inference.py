@@ -2,9 +2,9 @@ import threading
 import time
 
 import numpy as np
-from foreact.eval.actors import Asked
 from foreact.eval.clock import RealClock, SimulatedClock
 from foreact.eval.inference import Inference
+from foreact.eval.policies import Asked
 
 
 def question(step):

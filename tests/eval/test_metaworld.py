@@ -9,7 +9,8 @@ from foreact import envs
 from foreact.data.store import Store
 from foreact.data.video import read_video
 from foreact.eval import evaluate
-from foreact.eval.actors import Asked, PolicyActor
+from foreact.eval.actors import PolicyActor
+from foreact.eval.policies import Asked
 from foreact.eval.replay import replay
 
 pytestmark = pytest.mark.sim
@@ -19,6 +20,7 @@ def records(results):
     return {task: row["episodes"] for task, row in results["per_task"].items()}
 
 
+@pytest.mark.slow  # the fast ones: in toy worlds in test_rollout.py, and of the expert alone in envs/test_experts.py
 def test_expert_succeeds_and_random_fails():
     tasks = ["button-press-v3", "drawer-open-v3"]
     expert = evaluate("expert", tasks, episodes=2, workers=1, progress=False)
@@ -93,6 +95,7 @@ def test_a_row_does_not_depend_on_its_neighbours(policy):
     assert len(np.unique(together.reshape(6, -1), axis=0)) == 6
 
 
+@pytest.mark.slow  # the toy worlds of test_rollout.py have the same engine, and the rows of this policy the test above
 def test_records_are_bit_identical_for_any_workers_and_environments(policy, tmp_path):
     options = {"episodes": 2, "max_steps": 8, "batch_size": 3, "progress": False}
     one = evaluate(policy, workers=1, n_envs=1, **options)
@@ -102,18 +105,6 @@ def test_records_are_bit_identical_for_any_workers_and_environments(policy, tmp_
     videos = sorted((tmp_path / "videos").iterdir())
     assert len(videos) == 2
     assert read_video(videos[0]).shape[2] >= 3 * 3 * 32
-
-
-def test_a_collected_store_replays_exactly(tmp_path):
-    from foreact.data.collect import collect
-    from foreact.envs.metaworld_tasks import EMBODIMENT
-
-    camera = dataclasses.replace(EMBODIMENT.cameras[0], height=48, width=48)
-    collect(["button-press-v3"], 2, tmp_path / "store", workers=1, cameras=[camera], progress=False).close()
-    results = replay(tmp_path / "store", workers=1, every=3, progress=False)
-    assert results["task_mean"] == 1.0
-    assert results["replay"]["frames"] > 20
-    assert results["replay"]["differing"] == []
 
 
 @pytest.fixture(scope="module")
@@ -127,12 +118,22 @@ def deep_store(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize(("preset", "changes"), [("joint", {"depth": 2.0}), ("pad", {}), ("pad", {"depth": 2.0})])
+def test_a_collected_store_replays_exactly(deep_store):
+    results = replay(deep_store, workers=1, every=3, progress=False)
+    assert results["task_mean"] == 1.0
+    assert results["replay"]["frames"] > 20
+    assert results["replay"]["differing"] == []
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes"),
+    [("joint", {"depth": 2.0}), pytest.param("pad", {}, marks=pytest.mark.slow), ("pad", {"depth": 2.0})],
+)
 def test_depth_and_poses_from_the_store_to_the_simulator(deep_store, tmp_path, preset, changes):
     import yaml
     from foreact.configs import __path__ as folders
     from foreact.policy import ModelConfig, TrainConfig, load_policy, train
-    from foreact.policy.config import build
+    from foreact.policy.settings import build
 
     text = (Path(next(iter(folders))) / "model" / preset / "tiny.yaml").read_text()
     config = build(ModelConfig, yaml.safe_load(text) | {"pixels": 32, "instruction": "table"})

@@ -1,12 +1,10 @@
 """The policy server over real sockets of this machine."""
 
-import asyncio
 import dataclasses
 import threading
 import time
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
 
 import msgpack
 import numpy as np
@@ -16,32 +14,8 @@ from foreact.eval.actors import PolicyActor
 from foreact.eval.client import Client, ServerError, pack, unpack
 from foreact.eval.messages import question
 from foreact.eval.remote import RemotePolicy
-from foreact.eval.server import Server, ServeSettings
+from foreact.eval.server import ServeSettings
 from websockets.sync.client import connect
-
-
-@contextmanager
-def serving(actor, *, load=None, **settings):
-    """A server in a thread; yields it, listening."""
-    server, ready = Server(actor, ServeSettings(port=0, **settings), load), threading.Event()
-    loop = asyncio.new_event_loop()
-    task = loop.create_task(server.run(lambda _: ready.set()))
-
-    def run():
-        with pytest.raises(asyncio.CancelledError):
-            loop.run_until_complete(task)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        assert ready.wait(10)
-        server.loop = loop
-        yield server
-    finally:
-        loop.call_soon_threadsafe(task.cancel)
-        thread.join(10)
-        loop.close()
-        assert not thread.is_alive()
 
 
 @pytest.fixture
@@ -64,7 +38,7 @@ def get(server, path, **headers):
     return urllib.request.urlopen(request, timeout=10).read().decode()
 
 
-def test_an_answer_is_what_the_policy_says(actor, worlds):
+def test_an_answer_is_what_the_policy_says(serving, actor, worlds):
     with serving(actor) as server, Client(uri(server)) as client:
         assert client.metadata["horizon"] == 6
         observation = look(worlds)
@@ -79,7 +53,7 @@ def test_an_answer_is_what_the_policy_says(actor, worlds):
         assert client.infer(named)["actions"].shape == (6, 2)
 
 
-def test_clients_are_answered_in_batches(continuing, worlds):
+def test_clients_are_answered_in_batches(serving, continuing, worlds):
     actor = PolicyActor(policy=continuing(think=0.1), batch_shape=4)
     found = []
     with serving(actor) as server:
@@ -102,7 +76,7 @@ def test_clients_are_answered_in_batches(continuing, worlds):
         np.testing.assert_array_equal(answer["actions"], actor.policy.act([stacked], ["go"], [(i,)])[0])
 
 
-def test_the_newest_observation_of_a_client_wins(continuing, worlds):
+def test_the_newest_observation_of_a_client_wins(serving, continuing, worlds):
     actor = PolicyActor(policy=continuing(think=0.15), batch_shape=1)
     with serving(actor) as server, connect(uri(server), compression=None) as socket:
         unpack(socket.recv())
@@ -133,7 +107,7 @@ def bad_messages(worlds):
     yield good | {"weights": 1}, "unknown 'weights' in the message; it may have images"
 
 
-def test_bad_messages_are_told_what_is_wrong_and_cost_nobody_else(actor, worlds):
+def test_bad_messages_are_told_what_is_wrong_and_cost_nobody_else(serving, actor, worlds):
     with serving(actor) as server, Client(uri(server)) as client, Client(uri(server)) as other:
         for message, said in bad_messages(worlds):
             with pytest.raises(ServerError, match=said):
@@ -163,7 +137,7 @@ def garbage(rng, good):
 
 
 @pytest.mark.parametrize("n", [300, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_malformed_messages_never_harm_the_server(actor, worlds, n):
+def test_malformed_messages_never_harm_the_server(serving, actor, worlds, n):
     rng, good = np.random.default_rng(0), pack(look(worlds))
     with serving(actor) as server:
         with connect(uri(server), compression=None, max_size=None) as socket:
@@ -178,7 +152,7 @@ def test_malformed_messages_never_harm_the_server(actor, worlds, n):
         assert server.counts["bad_messages"] > 0.7 * n
 
 
-def test_a_policy_that_fails_is_said_so_without_its_secrets(actor, worlds, monkeypatch):
+def test_a_policy_that_fails_is_said_so_without_its_secrets(serving, actor, worlds, monkeypatch):
     def act(*arguments, **options):
         raise RuntimeError("/home/someone/secret")
 
@@ -189,7 +163,7 @@ def test_a_policy_that_fails_is_said_so_without_its_secrets(actor, worlds, monke
         assert server.counts["errors"] == 1
 
 
-def test_tokens_sizes_and_rates_are_limits(actor, worlds):
+def test_tokens_sizes_and_rates_are_limits(serving, actor, worlds):
     with serving(actor, token="secret", max_mb=0.01, rate=3.0) as server:
         for token in (None, "Secret", ""):
             with pytest.raises(ServerError, match="401"):
@@ -211,7 +185,7 @@ def test_tokens_sizes_and_rates_are_limits(actor, worlds):
             client.infer({"instruction": "x" * 20_000})
 
 
-def test_browsers_and_too_many_clients_are_turned_away(actor):
+def test_browsers_and_too_many_clients_are_turned_away(serving, actor):
     with serving(actor, clients=1) as server, Client(uri(server)):
         with pytest.raises(ServerError, match="503"):
             Client(uri(server))
@@ -219,7 +193,7 @@ def test_browsers_and_too_many_clients_are_turned_away(actor):
             pass
 
 
-def test_metrics_count(actor, worlds):
+def test_metrics_count(serving, actor, worlds):
     with serving(actor) as server, Client(uri(server)) as client:
         client.infer(look(worlds))
         text = get(server, "/metrics")
@@ -236,7 +210,7 @@ def wait_for(condition):
     assert condition()
 
 
-def test_a_checkpoint_is_loaded_again_while_clients_stay(actor, continuing, worlds):
+def test_a_checkpoint_is_loaded_again_while_clients_stay(serving, actor, continuing, worlds):
     fresh = [PolicyActor(policy=continuing(noise=2.0), batch_shape=4)]
     with serving(actor, load=lambda: fresh[0]) as server, Client(uri(server)) as client:
         before = client.infer({**look(worlds), "key": [1]})["actions"]
@@ -250,7 +224,7 @@ def test_a_checkpoint_is_loaded_again_while_clients_stay(actor, continuing, worl
         np.testing.assert_array_equal(client.infer({**look(worlds), "key": [1]})["actions"], after)
 
 
-def test_a_remote_policy_is_a_policy(actor, worlds):
+def test_a_remote_policy_is_a_policy(serving, actor, worlds):
     with serving(actor) as server:
         remote = RemotePolicy(uri(server))
         assert remote.embodiment == actor.policy.embodiment

@@ -57,6 +57,16 @@ def preset() -> ModelConfig:
 
 
 @pytest.fixture(scope="session")
+def stacked(preset):
+    """PAD's layout at test size."""
+    return dataclasses.replace(
+        preset,
+        layout="stacked", coupling="one_way", times="shared", own_final=True, draws={"joint": 2},
+        backbone=dataclasses.replace(preset.backbone, positions="sincos"),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
 def make_policy(embodiment: Embodiment):
     """(config, randomised heads) → an untrained policy whose output depends on everything."""
 
@@ -80,10 +90,10 @@ def make_policy(embodiment: Embodiment):
     return make
 
 
-@pytest.fixture
-def store(tmp_path: Path, embodiment: Embodiment) -> Path:
-    """Six fake episodes of two tasks on disk."""
-    path = tmp_path / "store"
+@pytest.fixture(scope="session")
+def store(tmp_path_factory, embodiment: Embodiment) -> Path:
+    """Six fake episodes of two tasks on disk, for all to read; who adds to them takes a copy."""
+    path = tmp_path_factory.mktemp("six") / "store"
     with Store.create(path, embodiment, privileged=True) as made:
         for i in range(6):
             episode = fake_episode(embodiment, steps=12 + i, seed=i, privileged=True)

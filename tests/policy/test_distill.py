@@ -5,10 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from foreact.data.batch import fake_batch
 from foreact.envs.errors import UserError
 from foreact.policy import TrainConfig, load_policy, train
-from foreact.policy.config import SolverConfig
+from foreact.policy.diffusion.config import SolverConfig
 from foreact.policy.diffusion.path import PATHS
 from foreact.policy.distill import Consistency, DistillConfig, jump, landing
 from foreact.policy.inputs import observe, unbatched
@@ -16,6 +15,8 @@ from foreact.policy.loss import Drawn
 from foreact.policy.segments import Role, assume
 from hypothesis import given
 from hypothesis import strategies as st
+
+from .fakes import batch_of
 
 SHORT = TrainConfig(steps=2, batch_size=4, save_every=1, val_every=2, warmup=1)
 
@@ -38,7 +39,7 @@ class TestTargets:
 
     def lesson(self, policy, steps: int, substeps: int) -> tuple[Consistency, dict[str, Drawn]]:
         config = policy.config
-        batch = fake_batch(policy.embodiment, size=3, n_obs_steps=2, horizon=config.horizon, n_future=2)
+        batch = batch_of(policy)
         seen = observe(policy.transforms, policy.sentences, "cpu", unbatched(batch), ["go left"] * 3)
         with torch.no_grad():
             encoding = policy.model.encode(seen)
@@ -94,8 +95,12 @@ def small(preset):
     return dataclasses.replace(preset, solver=SolverConfig(steps=8), draws={"policy": 1, "continue": 1, "joint": 0.5})
 
 
-def test_a_student_of_a_run(store, small, tmp_path):
-    teacher = train(store, small, SHORT, tmp_path / "teacher", progress=False)
+@pytest.fixture(scope="module")
+def teacher(store, small, tmp_path_factory):
+    return train(store, small, SHORT, tmp_path_factory.mktemp("teacher") / "run", progress=False)
+
+
+def test_a_student_of_a_run(store, teacher, tmp_path):
     about = DistillConfig(steps=2, substeps=4)
     run = train(store, about, SHORT, tmp_path / "student", teacher=teacher, progress=False)
     student, begun = load_policy(run), load_policy(teacher)
@@ -104,7 +109,7 @@ def test_a_student_of_a_run(store, small, tmp_path):
     assert student.config.name.endswith("/2-step")
     for name, normalizer in begun.transforms.normalizers.items():
         assert normalizer.to_dict() == student.transforms.normalizers[name].to_dict()
-    seen = unbatched(fake_batch(student.embodiment, size=1, n_obs_steps=2))
+    seen = unbatched(batch_of(student, 1))
     assert student.act(seen, ["go left"], [(0, 0)]).shape == (1, 6, 4)
     again = train(store, about, SHORT, tmp_path / "again", teacher=teacher, progress=False)
     weights = (dict(load_policy(path).model.state_dict()) for path in (run, again))
@@ -132,8 +137,7 @@ def test_clear_errors(store, small, tmp_path, embodiment):
         DistillConfig(steps=0)
 
 
-def test_a_loss_that_a_student_lacks_is_not_ignored(store, small, tmp_path):
-    teacher = train(store, small, SHORT, tmp_path / "teacher", progress=False)
+def test_a_loss_that_a_student_lacks_is_not_ignored(store, teacher, tmp_path):
     aligned = dataclasses.replace(SHORT, align=0.5)
     with pytest.raises(UserError, match=r"align=0.5 is a loss that a student does not have"):
         train(store, DistillConfig(), aligned, tmp_path / "x", teacher=teacher, progress=False)

@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 import torch
-from foreact.data.batch import fake_batch
 from foreact.policy.expert_usage import OBSERVED, ExpertUsage, expert_usage
 from foreact.policy.nn.config import ExpertsConfig
+
+from .fakes import batch_of
 
 
 def test_numbers_by_hand():
@@ -38,7 +39,7 @@ def test_usage_of_a_policy(make_policy, preset, layout, router, tmp_path):
             coupling="full" if layout == "tokens" else "action_blind",
         )
     )
-    batch = fake_batch(policy.embodiment, size=4, n_obs_steps=2, horizon=6, n_future=2)
+    batch = batch_of(policy, 4)
     usage = expert_usage(policy, dataclasses.replace(batch, task=torch.zeros(4, dtype=torch.int64)))
     assert list(usage.shares) == [OBSERVED, "action", "future"]
     for share in usage.shares.values():

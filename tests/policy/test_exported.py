@@ -8,15 +8,16 @@ import sys
 import numpy as np
 import pytest
 import torch
-from foreact.data.batch import fake_batch
 from foreact.envs.errors import UserError
 from foreact.eval.export import export as export_checkpoint
 from foreact.policy import load_policy
 from foreact.policy.checkpoint import write_policy
-from foreact.policy.config import Process, SolverConfig
+from foreact.policy.diffusion.config import Process, SolverConfig
 from foreact.policy.inputs import observe, unbatched
 from foreact.policy.nn.config import ExpertsConfig
 from foreact.policy.runtimes import FOLDER, Exported
+
+from .fakes import batch_of
 
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
@@ -26,16 +27,11 @@ pytest.importorskip("onnxruntime")
     scope="module",
     params=["tokens", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("stacked", "sequence", "experts"))],
 )
-def exported(request, make_policy, preset, tmp_path_factory):
+def exported(request, make_policy, preset, stacked, tmp_path_factory):
     """A checkpoint folder with its graphs, the policy, and what the export said."""
-    backbone = dataclasses.replace(preset.backbone, depth=1)  # the exporter's time grows with it
-    config = dataclasses.replace(preset, solver=SolverConfig(steps=3), backbone=backbone)
-    if request.param == "stacked":
-        config = dataclasses.replace(
-            config,
-            layout="stacked", coupling="one_way", times="shared", own_final=True, draws={"joint": 2},
-            backbone=dataclasses.replace(backbone, positions="sincos"),
-        )  # fmt: skip
+    config = stacked if request.param == "stacked" else preset
+    backbone = dataclasses.replace(config.backbone, depth=1)  # the exporter's time grows with it
+    config = dataclasses.replace(config, solver=SolverConfig(steps=3), backbone=backbone)
     if request.param == "sequence":
         mode = dataclasses.replace(
             backbone,
@@ -58,7 +54,7 @@ def exported(request, make_policy, preset, tmp_path_factory):
 
 
 def act(policy, rows: int, words: str = "go left") -> np.ndarray:
-    seen = unbatched(fake_batch(policy.embodiment, size=rows, n_obs_steps=2, horizon=6, n_future=2, seed=rows))
+    seen = unbatched(batch_of(policy, rows, seed=rows))
     return policy.act(seen, [words] * rows, [(0, i) for i in range(rows)])
 
 
@@ -94,7 +90,7 @@ def test_the_graphs_do_the_work(exported, monkeypatch):
     folder, policy, _ = exported
     fast = load_policy(folder, runtime="onnx")
     assert isinstance(fast.model, Exported)
-    seen = unbatched(fake_batch(policy.embodiment, size=2, n_obs_steps=2, horizon=6, n_future=2))
+    seen = unbatched(batch_of(policy, 2))
     ask = [seen, ["go left"] * 2, [(0, 0), (0, 1)]]
     plain = policy.ask("video", *ask).frames
     assert all(np.abs(fast.ask("video", *ask).frames[c].astype(int) - plain[c]).max() <= 1 for c in plain)
@@ -152,7 +148,7 @@ class TestCompiled:
 
 def test_a_kept_encoding_is_in_memory_of_its_own(exported):
     _, policy, _ = exported
-    seen = unbatched(fake_batch(policy.embodiment, size=2, n_obs_steps=2, horizon=6, n_future=2))
+    seen = unbatched(batch_of(policy, 2))
     stacked = policy.config.layout == "stacked"
     with torch.no_grad():
         encoding = policy.model.encode(

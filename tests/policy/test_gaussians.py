@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from foreact.policy.config import Process, SolverConfig
 from foreact.policy.denoiser import Denoiser, Encoding
-from foreact.policy.loss import Prepared, segment_losses
+from foreact.policy.diffusion.config import Process, SolverConfig
+from foreact.policy.loss import segment_losses
 from foreact.policy.nn.backbone import Context
 from foreact.policy.nn.config import BackboneConfig
+from foreact.policy.prepared import Prepared
 from foreact.policy.sample import Network, Start, sample
 from foreact.policy.segments import Role, roles_of
 from foreact.policy.shapes import Shape

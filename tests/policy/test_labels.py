@@ -9,8 +9,9 @@ from foreact.data.schema import fake_episode
 from foreact.data.store import Store
 from foreact.envs.errors import UserError
 from foreact.policy import TrainConfig, load_policy, train
+from foreact.policy.answers import Answer
 from foreact.policy.labels import EVERY, infer, labels_of
-from foreact.policy.policy import Answer, Policy
+from foreact.policy.policy import Policy
 from foreact.policy.trainer import Trainer
 
 SHORT = TrainConfig(

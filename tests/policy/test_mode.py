@@ -5,15 +5,16 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from foreact.data.batch import fake_batch
 from foreact.envs.errors import UserError
-from foreact.policy.config import ImageConfig, Process, SolverConfig
+from foreact.policy.diffusion.config import Process, SolverConfig
 from foreact.policy.diffusion.path import PATHS, input_scale
 from foreact.policy.inputs import unbatched
-from foreact.policy.loss import objective
 from foreact.policy.nn.config import BackboneConfig, ExpertsConfig
+from foreact.policy.observation import Observation
 from foreact.policy.segments import Segment
-from foreact.policy.transforms import Observation
+from foreact.policy.tokens.images import ImageConfig
+
+from .fakes import batch_of, losses
 
 EXPERTS = ExpertsConfig(number=4, chosen=2)
 
@@ -40,18 +41,10 @@ def joint(preset):
 
 def ask(policy, query: str, size: int = 3, **changes):
     policy.config = dataclasses.replace(policy.config, solver=dataclasses.replace(policy.config.solver, **changes))
-    config = policy.config
-    batch = fake_batch(policy.embodiment, size=size, n_obs_steps=2, horizon=config.horizon, n_future=2)
+    batch = batch_of(policy, size)
     keys = [(0, i) for i in range(size)]
     told = ["go left", "go right"] * (size // 2) + ["go left"] * (size % 2)
     return policy.ask(query, unbatched(batch), told, keys)
-
-
-def loss_of(policy, size: int = 6):
-    config = policy.config
-    batch = fake_batch(policy.embodiment, size=size, n_obs_steps=2, horizon=config.horizon, n_future=2)
-    pair = [(batch, torch.zeros(size, dtype=torch.int64))]
-    return objective(policy.model, policy.transforms, pair, torch.Generator().manual_seed(0))
 
 
 def observed(policy, size: int = 2) -> Observation:
@@ -78,11 +71,11 @@ def test_fused_acting_is_routed_acting(make_policy, request, kind, query, size):
 
 def _continued(policy, *, plan: bool) -> np.ndarray:
     """A chunk whose first actions are given: clean tokens beside noisy ones, each at its own time."""
-    from foreact.policy.policy import Given
+    from foreact.policy.answers import Given
 
     config = dataclasses.replace(policy.config.solver, plan=plan)
     policy.config = dataclasses.replace(policy.config, solver=config)
-    batch = fake_batch(policy.embodiment, size=2, n_obs_steps=2, horizon=policy.config.horizon, n_future=2)
+    batch = batch_of(policy, 2)
     shown = torch.zeros(2, policy.config.horizon, dtype=torch.bool)
     shown[0, :2], shown[1, :3] = True, True
     assert batch.action is not None
@@ -109,12 +102,12 @@ def test_training_draws_experts_and_logs_their_losses(make_policy, mode):
     experts = dataclasses.replace(EXPERTS, prior=0.3, z=0.001)
     policy = make_policy(dataclasses.replace(mode, backbone=dataclasses.replace(mode.backbone, experts=experts)))
     policy.model.train()
-    losses = loss_of(policy)
+    found = losses(policy, batch_of(policy, 6))
     weights = {"action": 1.0, "future": 1.0, "balance": 0.01, "prior": 0.3, "z": 0.001}
-    assert losses.parts.keys() == weights.keys()
-    weighted = sum(weights[name] * part for name, part in losses.parts.items())
-    torch.testing.assert_close(losses.total.detach(), weighted)
-    losses.total.backward()
+    assert found.parts.keys() == weights.keys()
+    weighted = sum(weights[name] * part for name, part in found.parts.items())
+    torch.testing.assert_close(found.total.detach(), weighted)
+    found.total.backward()
     for block in policy.model.backbone.blocks:
         grad = block.mlp.up.weight.grad  # type: ignore[union-attr]
         assert (grad.flatten(1).abs().sum(1) > 0).all()
@@ -196,7 +189,7 @@ def test_images_through_residual_networks(make_policy, mode):
     assert lead is not None
     assert lead.shape == (2, 1 + 2 * 2 + 2, 32)  # instruction, two cameras of two steps, two states
     policy.model.train()
-    loss_of(policy).total.backward()
+    losses(policy, batch_of(policy, 6)).total.backward()
     silent = [n for n, p in policy.model.named_parameters() if p.grad is None]
     assert not [n for n in silent if n.startswith("stem")]
 
@@ -223,9 +216,9 @@ def test_other_routers_act_and_learn(make_policy, joint, router):
     backbone = dataclasses.replace(joint.backbone, experts=experts)
     policy = make_policy(dataclasses.replace(joint, backbone=backbone, coupling="full"))
     policy.model.train()
-    losses = loss_of(policy)
-    assert ("balance" in losses.parts) == (router != "split")
-    losses.total.backward()
+    found = losses(policy, batch_of(policy, 6))
+    assert ("balance" in found.parts) == (router != "split")
+    found.total.backward()
     policy.model.eval()
     with_plan, without = (ask(policy, "policy", plan=plan).actions for plan in (True, False))
     np.testing.assert_allclose(with_plan, without, atol=1e-5)

@@ -1,37 +1,15 @@
+"""The network and its loss: what it sees, what it hides, and what nothing may reach."""
+
 import dataclasses
-from importlib.resources import files
-from pathlib import Path
 
 import pytest
 import torch
-import yaml
-from foreact.data.batch import fake_batch
-from foreact.envs.errors import UserError
-from foreact.policy.config import ModelConfig, Process, build
+from foreact.policy.diffusion.config import Process
 from foreact.policy.diffusion.path import PATHS
-from foreact.policy.loss import Alignment, objective
+from foreact.policy.loss import Alignment
 from foreact.policy.segments import COUPLINGS, QUERIES, Role, Segment, allowed, assume, learned
-from foreact.policy.train import build_preset
 
-FOLDER = Path(str(files("foreact.configs"))) / "model"
-PRESETS = sorted(str(p.relative_to(FOLDER).with_suffix("")) for p in FOLDER.rglob("*.yaml"))
-
-
-def batch_of(policy, size: int = 3):
-    config = policy.config
-    return fake_batch(
-        policy.embodiment,
-        size=size,
-        n_obs_steps=config.n_obs_steps,
-        horizon=config.horizon,
-        n_future=len(config.future),
-    )
-
-
-def losses(policy, batch, seed: int = 0, **options):
-    generator = torch.Generator().manual_seed(seed)
-    sentence = torch.zeros(len(batch), dtype=torch.int64)
-    return objective(policy.model, policy.transforms, [(batch, sentence)], generator, **options)
+from .fakes import batch_of, losses, observed
 
 
 def segments_of(policy, n: int = 2, b: int = 3) -> dict[str, Segment]:
@@ -39,12 +17,6 @@ def segments_of(policy, n: int = 2, b: int = 3) -> dict[str, Segment]:
         name: Segment(torch.randn(b, n, shape.tokens, shape.width), torch.rand(b, n))
         for name, shape in policy.model.segments.items()
     }
-
-
-def observed(policy, batch):
-    seen = policy.transforms.seen(batch.images, batch.depth)
-    now = policy.transforms.present(batch, seen)
-    return policy.transforms.observe(seen, now, batch.state, torch.zeros(len(batch), dtype=torch.int64))
 
 
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
@@ -172,7 +144,8 @@ def test_an_absent_future_leaves_no_gradient(make_policy, preset):
 def test_the_same_seed_gives_the_same_loss(make_policy, preset):
     policy = make_policy(preset)
     batch = batch_of(policy)
-    first, second, other = (losses(policy, batch, seed, image_shift=3, state_noise=0.5).total for seed in (1, 1, 2))
+    options = {"image_shift": 3, "state_noise": 0.5}
+    first, second, other = (losses(policy, batch, seed=seed, **options).total for seed in (1, 1, 2))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
 
@@ -180,12 +153,11 @@ def test_the_same_seed_gives_the_same_loss(make_policy, preset):
 def test_state_noise_reaches_the_state_and_nothing_else(make_policy, preset):
     policy = make_policy(preset)
     batch = batch_of(policy)
-    little, much = (
-        losses(policy, batch, 1, state_noise=std).total for std in (0.5, 1.0)
-    )  # equal draws but for the size
+    # equal draws but for the size
+    little, much = (losses(policy, batch, seed=1, state_noise=std).total for std in (0.5, 1.0))
     assert not torch.equal(little, much)
     policy.model.from_state.weight.data.zero_()
-    little, much = (losses(policy, batch, 1, state_noise=std).total for std in (0.5, 1.0))
+    little, much = (losses(policy, batch, seed=1, state_noise=std).total for std in (0.5, 1.0))
     assert torch.equal(little, much)
 
 
@@ -231,11 +203,6 @@ class TestPrivileged:
         assert "align" not in losses(policy, batch, alignment=Alignment(32, 4, 3), align_weight=0.5).parts
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_builds(name):
-    assert build_preset(yaml.safe_load(FOLDER.joinpath(f"{name}.yaml").read_text())).name == name
-
-
 def test_overfits_one_batch(make_policy, preset):
     policy = make_policy(dataclasses.replace(preset, draws={"joint": 4}))
     for head in policy.model.head.values():
@@ -248,52 +215,3 @@ def test_overfits_one_batch(make_policy, preset):
         optimizer.step()
         optimizer.zero_grad()
     assert losses(policy, batch).total.item() < 0.6 * first
-
-
-class TestConfigErrors:
-    @pytest.mark.parametrize(
-        ("changes", "message"),
-        [
-            ({"horizon": -1}, "horizon must be at least 1, got -1"),
-            ({"n_action_steps": 9}, "n_action_steps 9 > horizon 6"),
-            ({"future": (0,)}, "at least one step ahead"),
-            ({"future": ()}, "needs future frames"),
-            ({"coupling": "tight"}, "unknown coupling 'tight'; choose one of: action_blind"),
-            ({"draws": {"predict": 1}, "future": (4,)}, "'predict' shows some of the future frames, so it needs two"),
-            ({"draws": {"dream": 1}}, "unknown query 'dream'"),
-            ({"draws": {}}, "draws is empty"),
-            ({"draws": {"policy": 1.5}}, "whole number, got 1.5"),
-            ({"pixels": 40}, "does not divide|do not divide"),
-        ],
-    )
-    def test_contradictions(self, preset, changes, message):
-        with pytest.raises(UserError, match=message):
-            dataclasses.replace(preset, **changes)
-
-    def test_unknown_missing_and_mistyped_keys(self):
-        backbone = {"width": 32, "depth": 2, "heads": 2}
-        with pytest.raises(UserError, match="unknown setting of BackboneConfig: 'widht'"):
-            build(type(ModelConfig(name="x", backbone=build_backbone()).backbone), {**backbone, "widht": 3})
-        with pytest.raises(UserError, match="lacks name"):
-            build(ModelConfig, {"backbone": backbone})
-        with pytest.raises(UserError, match="horizon must be int, got 'long'"):
-            build(ModelConfig, {"name": "x", "backbone": backbone, "horizon": "long"})
-
-
-def build_backbone():
-    from foreact.policy.nn.config import BackboneConfig
-
-    return BackboneConfig(width=32, depth=2, heads=2)
-
-
-def test_a_setting_of_a_process_keeps_the_rest_of_its_default():
-    values = yaml.safe_load((FOLDER / "joint" / "tiny.yaml").read_text())
-    plain = build(ModelConfig, values)
-    lighter = build(ModelConfig, {**values, "future_process": {"weight": 0.5}})
-    assert lighter.future_process == dataclasses.replace(plain.future_process, weight=0.5)
-    assert lighter.future_process.target == "x0"
-
-
-def test_no_draws_leave_a_query_out():
-    values = yaml.safe_load((FOLDER / "joint" / "tiny.yaml").read_text())
-    assert build(ModelConfig, {**values, "draws": {"policy": 3, "continue": 0, "joint": 0}}).draws == {"policy": 3}

@@ -8,12 +8,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from foreact.data.batch import fake_batch
 from foreact.envs.errors import UserError
-from foreact.policy.config import SolverConfig
+from foreact.policy.diffusion.config import SolverConfig
 from foreact.policy.inputs import unbatched
-from foreact.policy.nn.backbone import Timed
+from foreact.policy.nn.timed import Timed
 from foreact.policy.plan import StepPlan
+
+from .fakes import batch_of
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def policy(make_policy, preset):
 
 @pytest.fixture
 def seen(policy):
-    return unbatched(fake_batch(policy.embodiment, size=2, n_obs_steps=2, horizon=6, n_future=2))
+    return unbatched(batch_of(policy, 2))
 
 
 @pytest.fixture

@@ -5,47 +5,24 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from foreact.data.batch import fake_batch
 from foreact.envs.errors import UserError
-from foreact.policy.config import SolverConfig
+from foreact.policy.answers import Given
 from foreact.policy.diffusion import RULES
+from foreact.policy.diffusion.config import SolverConfig
 from foreact.policy.diffusion.path import PATHS
 from foreact.policy.diffusion.times import time_grid
 from foreact.policy.inputs import unbatched
 from foreact.policy.known import known
-from foreact.policy.loss import objective
-from foreact.policy.policy import Given
 from foreact.policy.sample import Network, Start, sample, solver_grid
 from foreact.policy.segments import COUPLINGS, PARTIAL, QUERIES, Role, role_of, roles_of
 
-PICTURES = [query for query in QUERIES if "future" in QUERIES[query]]
-
-
-@pytest.fixture(scope="session")
-def stacked(preset):
-    """PAD's layout at test size."""
-    return dataclasses.replace(
-        preset,
-        layout="stacked", coupling="one_way", times="shared", own_final=True, draws={"joint": 2},
-        backbone=dataclasses.replace(preset.backbone, positions="sincos"),
-    )  # fmt: skip
+from .fakes import batch_of, losses, observed
 
 
 @pytest.fixture(scope="session")
 def deep(preset):
     """Depth seen and foreseen."""
     return dataclasses.replace(preset, depth=2.0)
-
-
-def batch_of(policy, size: int = 3):
-    config, embodiment = policy.config, policy.embodiment
-    if config.depth:
-        embodiment = dataclasses.replace(
-            embodiment, cameras=tuple(dataclasses.replace(c, depth=True) for c in embodiment.cameras)
-        )
-    return fake_batch(
-        embodiment, size=size, n_obs_steps=config.n_obs_steps, horizon=config.horizon, n_future=len(config.future)
-    )
 
 
 def given_of(policy, batch, query: str) -> Given:
@@ -62,11 +39,6 @@ def ask(policy, batch, query: str, **options):
     keys = [(0, i, 0) for i in range(len(batch))]
     words = ["go left"] * len(batch)
     return policy.ask(query, unbatched(batch), words, keys, given_of(policy, batch, query), **options)
-
-
-def train_losses(policy, sources, **options):
-    pairs = [(batch, torch.zeros(len(batch), dtype=torch.int64)) for batch in sources]
-    return objective(policy.model, policy.transforms, pairs, torch.Generator().manual_seed(0), **options)
 
 
 @pytest.mark.parametrize("query", QUERIES)
@@ -100,7 +72,7 @@ def test_a_step_plan_gives_the_same_numbers(make_policy, request, kind, query):
     batch, drawn = batch_of(policy), given_of(policy, batch_of(policy), query)
 
     def answer(plan: bool, rule: str, guidance: float):
-        policy.config = dataclasses.replace(config, solver=SolverConfig(rule=rule, steps=3, plan=plan))
+        policy.config = dataclasses.replace(config, solver=SolverConfig(rule=rule, steps=2, plan=plan))
         keys = [(0, i, 0) for i in range(len(batch))]
         return policy.ask(query, unbatched(batch), ["go left"] * len(batch), keys, drawn, guidance=guidance)
 
@@ -116,9 +88,9 @@ def test_a_step_plan_gives_the_same_numbers(make_policy, request, kind, query):
 @pytest.mark.parametrize("kind", ["deep", "stacked"])
 def test_every_layout_trains(make_policy, request, kind):
     policy = make_policy(request.getfixturevalue(kind))
-    losses = train_losses(policy, [batch_of(policy)])
-    losses.total.backward()
-    assert losses.parts.keys() == set(policy.model.segments)
+    found = losses(policy, batch_of(policy))
+    found.total.backward()
+    assert found.parts.keys() == set(policy.model.segments)
     idle = [n for n, p in policy.model.named_parameters() if p.requires_grad and p.grad is None]
     assert not idle
 
@@ -133,18 +105,11 @@ def test_observed_tokens_come_back_unchanged(make_policy, preset, role):
     values, noise = torch.randn(2, shape.tokens, shape.width), torch.randn(2, shape.tokens, shape.width)
     shown = known(role, shape, torch.Size((2, 1)), torch.Generator().manual_seed(0))[:, 0]
     with torch.inference_mode():
-        encoding = policy.model.encode(_observation(policy, batch_of(policy, 2)))
+        encoding = policy.model.encode(observed(policy, batch_of(policy, 2)))
         start = Start(roles, {name: noise}, {name: values}, {name: shown})
         found = sample(Network(policy.model, SolverConfig(steps=3)), encoding, start)[name]
     assert torch.equal(found[shown], values[shown])
     assert not torch.isclose(found[~shown], values[~shown]).all()
-
-
-def _observation(policy, batch):
-    transforms = policy.transforms
-    picture = transforms.seen(batch.images, batch.depth)
-    words = torch.zeros(len(batch), dtype=torch.int64)
-    return transforms.observe(picture, transforms.present(batch, picture), batch.state, words)
 
 
 @pytest.mark.parametrize("kind", ["preset", "stacked"])
@@ -179,74 +144,9 @@ def test_dynamics_learn_what_was_executed_and_policies_what_was_meant(make_polic
     for query, matters in (("policy", False), ("inverse_dynamics", True)):
         policy = make_policy(dataclasses.replace(preset, draws={query: 1}))
         batch = batch_of(policy)
-        before = train_losses(policy, [batch]).total
+        before = losses(policy, batch).total
         batch.action_executed = batch.action_executed + 0.5
-        assert torch.equal(before, train_losses(policy, [batch]).total) != matters
-
-
-class TestAbsent:
-    """Video without actions beside demonstrations."""
-
-    def gradients(self, policy, sources, **options) -> dict[str, torch.Tensor]:
-        policy.model.zero_grad()
-        train_losses(policy, sources, **options).total.backward()
-        return {n: p.grad.clone() for n, p in policy.model.named_parameters() if p.grad is not None}
-
-    def video(self, batch):
-        return dataclasses.replace(
-            batch, state=None, action=None, action_executed=None, action_pad=None, privileged=None
-        )
-
-    def test_video_changes_no_gradient_of_the_actions(self, make_policy, preset):
-        policy = make_policy(dataclasses.replace(preset, draws={"policy": 2}))
-        batch = batch_of(policy, 2)
-        alone = self.gradients(policy, [batch])
-        beside = self.gradients(policy, [batch, self.video(batch_of(policy, 4))])
-        assert alone.keys() == beside.keys()
-        assert all(torch.equal(alone[n], beside[n]) for n in alone)
-
-    def test_actions_of_video_reach_nothing(self, make_policy, preset):
-        policy = make_policy(dataclasses.replace(preset, draws={"joint": 2}))
-        found = self.gradients(policy, [self.video(batch_of(policy))])
-        assert not [n for n in found if "action" in n or "state" in n]
-        assert any("future" in n for n in found)
-
-    def test_it_is_the_same_as_the_video_query(self, make_policy, preset):
-        batch = self.video(batch_of(make_policy(preset)))
-        a, b = (
-            train_losses(make_policy(dataclasses.replace(preset, draws={query: 2})), [batch]).total
-            for query in ("joint", "video")
-        )
-        assert torch.equal(a, b)
-
-    @pytest.mark.parametrize("kind", ["preset", "stacked"])
-    def test_video_of_one_camera_trains_no_other(self, make_policy, request, kind):
-        config = dataclasses.replace(request.getfixturevalue(kind), draws={"joint": 1})
-        policy = make_policy(config)
-        batch = self.video(batch_of(policy))
-        one = dataclasses.replace(batch, **{k: {"side": getattr(batch, k)["side"]} for k in ("images", "future")})
-        found = self.gradients(policy, [one])
-        cells = policy.model.segments["future"].rows ** 2
-        if kind == "preset":
-            touched = found["position.future"].view(2, 2, cells, -1).abs().sum((0, 2, 3))
-            assert touched[0] == 0
-            assert touched[1] > 0
-            assert found["image_position"].view(2, -1).abs().sum(1)[0] == 0
-        # what is seen of the other camera changes nothing
-        moved = dataclasses.replace(one, images={**one.images, "elsewhere": batch.images["front"]})
-        again = self.gradients(policy, [moved])
-        assert all(torch.equal(found[n], again[n]) for n in found)
-
-    def test_observations_without_a_state(self, make_policy, preset):
-        policy = make_policy(preset)
-        batch = batch_of(policy)
-        plain = [{"images": o["images"]} for o in unbatched(batch)]
-        keys, words = [(0, i, 0) for i in range(3)], ["go left"] * 3
-        assert policy.ask("video", plain, words, keys).frames
-        with pytest.raises(UserError, match="'policy' is about actions, and the observations have no state"):
-            policy.ask("policy", plain, words, keys)
-        with pytest.raises(UserError, match="1 of 3 observations have a state"):
-            policy.ask("video", [unbatched(batch)[0], *plain[1:]], words, keys)
+        assert torch.equal(before, losses(policy, batch).total) != matters
 
 
 class TestGuidance:
@@ -326,7 +226,7 @@ def test_shared_times_are_shared(make_policy, preset, monkeypatch):
             return real(segments, encoding, **training)
 
         monkeypatch.setattr(policy.model, "denoise", spy)
-        train_losses(policy, [batch_of(policy)])
+        losses(policy, batch_of(policy))
         assert torch.equal(drawn[0]["action"], drawn[0]["future"]) == (times == "shared")
 
 
@@ -343,7 +243,7 @@ def test_weights_rise_over_the_ramp(make_policy, preset):
     process = dataclasses.replace(preset.action_process, weight=2.0, ramp=10)
     policy = make_policy(dataclasses.replace(preset, action_process=process, draws={"policy": 1}))
     batch = batch_of(policy)
-    parts = [train_losses(policy, [batch], step=step) for step in (0, 5, 10, 50)]
+    parts = [losses(policy, batch, step=step) for step in (0, 5, 10, 50)]
     base = parts[0].parts["action"]
     for found, weight in zip(parts, (0, 1, 2, 2), strict=True):
         torch.testing.assert_close(found.total, weight * base)

@@ -7,12 +7,13 @@ import torch
 import yaml
 from foreact.envs.slot_tables import with_slots
 from foreact.envs.slot_tables.fakes import ROBOTS, camera
-from foreact.policy.config import ModelConfig, build
+from foreact.policy.config import ModelConfig
 from foreact.policy.inputs import observe, unbatched
 from foreact.policy.model import Model
 from foreact.policy.nn.block import RMSNorm
+from foreact.policy.settings import build
 
-from .test_model import FOLDER
+from .test_config import FOLDER
 from .test_robots import KINDS, batch_of, policy_of
 
 

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -75,9 +76,10 @@ def test_bad_sizes():
         KLConfig(kl=-1)
 
 
-@pytest.fixture
-def trained(store, tmp_path):
-    return train(store, PRESET, SHORT, tmp_path / "tokenizer", progress=False)
+@pytest.fixture(scope="module")
+def trained(store, tmp_path_factory):
+    """A tokenizer's run, for all to read; who changes it takes a copy."""
+    return train(store, PRESET, SHORT, tmp_path_factory.mktemp("trained") / "tokenizer", progress=False)
 
 
 def test_trains_resumes_and_reports_its_psnr(trained, store, tmp_path):
@@ -132,7 +134,7 @@ def test_cached_latents_equal_those_made_when_acting(trained, store, latent_pres
     seen = transforms.seen(batch.images, batch.depth)
     kept, made = transforms.present(batch, seen)["future"], transforms.maps(seen[:, :, -1:])["future"]
     torch.testing.assert_close(kept, made, rtol=0, atol=5e-3)  # kept in half precision
-    assert sorted(p.name.split("-")[0] for p in (store / "derived").iterdir()) == ["latents"]
+    assert {p.name.split("-")[0] for p in (store / "derived").iterdir()} == {"latents"}
 
 
 def test_clear_errors(trained, store, latent_preset, tmp_path):
@@ -145,17 +147,23 @@ def test_clear_errors(trained, store, latent_preset, tmp_path):
     with pytest.raises(UserError, match="moves frames"):
         train(store, latent_preset, moved, tmp_path / "y", tokenizer=trained, progress=False)
     assert load_tokenizer(find_checkpoint(trained))
-    about = json.loads((trained / "run.json").read_text())
+
+
+def test_an_unfinished_and_a_damaged_run_are_told(trained, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    about = json.loads((run / "run.json").read_text())
     about["config"]["train"]["steps"] += 1
-    (trained / "run.json").write_text(json.dumps(about))
+    (run / "run.json").write_text(json.dumps(about))
     with pytest.raises(UserError, match=r"is trained to step 4 of 5: train on"):
-        load_tokenizer(trained)
-    (find_checkpoint(trained) / "tokenizer.safetensors").write_bytes(b"torn")
+        load_tokenizer(run)
+    (find_checkpoint(run) / "tokenizer.safetensors").write_bytes(b"torn")
     with pytest.raises(UserError, match="holds no readable tokenizer"):
-        load_tokenizer(find_checkpoint(trained))
+        load_tokenizer(find_checkpoint(run))
 
 
 def test_a_run_goes_on_with_its_own_tokenizer_and_data_alone(trained, store, latent_preset, tmp_path):
+    store = shutil.copytree(store, tmp_path / "store")
+
     def learn(tokenizer):
         return train(store, latent_preset, SHORT, tmp_path / "run", tokenizer=tokenizer, progress=False)
 

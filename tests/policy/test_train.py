@@ -32,35 +32,40 @@ def losses(run) -> list[float]:
     return [r["loss"] for r in read_metrics(run / "metrics.jsonl")]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def small(preset):
     return dataclasses.replace(preset, instruction="table")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def trained(store, small, tmp_path_factory):
+    """The run of all four updates, for all to read; who changes it takes a copy."""
+    out = tmp_path_factory.mktemp("trained") / "run"
+    return train(store, small, SHORT, out, command="foreact train …", progress=False)
+
+
+@pytest.fixture(scope="module")
 def dropping(small):
     """Experts that are drawn, and dropout, which draws from PyTorch's own generator."""
     backbone = dataclasses.replace(small.backbone, experts=ExpertsConfig(), attention_dropout=0.2, mlp_dropout=0.2)
     return dataclasses.replace(small, backbone=backbone)
 
 
+def cut_off(run, out):
+    """A copy of a run of four updates as it was when it had saved two and logged a third."""
+    part = shutil.copytree(run, out)
+    shutil.rmtree(part / "checkpoints" / "00000004")
+    (part / "checkpoints" / "latest").write_text("00000002")
+    lines = (part / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (part / "metrics.jsonl").write_text("".join(lines[:3]))
+    return part
+
+
 @pytest.mark.parametrize("kind", [pytest.param("small", marks=pytest.mark.slow), "dropping"])
 def test_two_steps_then_resume_equals_four(store, request, kind, tmp_path):
-    small = request.getfixturevalue(kind)
-    whole = train(store, small, SHORT, tmp_path / "whole", progress=False)
-
-    class Stop(Exception):
-        pass
-
-    def stop_at_two(policy, step):
-        if step == 3:
-            raise Stop
-        return {}
-
-    config = dataclasses.replace(SHORT, rollout_every=1)
-    with pytest.raises(Stop):
-        train(store, small, config, tmp_path / "part", progress=False, evaluate=stop_at_two)
-    part = train(store, small, config, tmp_path / "part", progress=False)
+    preset = request.getfixturevalue(kind)
+    whole = train(store, preset, SHORT, tmp_path / "whole", progress=False)
+    part = train(store, preset, SHORT, cut_off(whole, tmp_path / "part"), progress=False)
     assert losses(whole) == losses(part)
     for name in ("model", "training/weights", "training/optimizer", "training/ema"):
         a, b = (checkpoint.load_file(checkpoint.find_checkpoint(r) / f"{name}.safetensors") for r in (whole, part))
@@ -68,8 +73,7 @@ def test_two_steps_then_resume_equals_four(store, request, kind, tmp_path):
         assert all(torch.equal(a[k], b[k]) for k in a)
 
 
-def test_a_run_from_before_weights_were_renamed_goes_on(store, small, tmp_path):
-    whole = train(store, small, SHORT, tmp_path / "whole", progress=False)
+def test_a_run_from_before_weights_were_renamed_goes_on(store, small, trained, tmp_path):
     half = tmp_path / "half"
     train(store, small, dataclasses.replace(SHORT, steps=2), half, progress=False)
     about = json.loads((half / "run.json").read_text())
@@ -79,37 +83,32 @@ def test_a_run_from_before_weights_were_renamed_goes_on(store, small, tmp_path):
     for file in checkpoint.find_checkpoint(half).rglob("*.safetensors"):
         tensors = checkpoint.load_file(file)
         save_file({name.replace(".mlp.", "."): value for name, value in tensors.items()}, file)
-    assert losses(train(store, small, SHORT, half, progress=False))[:2] == losses(whole)[:2]
-    assert losses(half)[2] == pytest.approx(losses(whole)[2], rel=0.2)  # the rate fell in two steps, not in four
+    assert losses(train(store, small, SHORT, half, progress=False))[:2] == losses(trained)[:2]
+    assert losses(half)[2] == pytest.approx(losses(trained)[2], rel=0.2)  # the rate fell in two steps, not in four
 
 
-def test_a_policy_begins_from_another(store, small, dropping, tmp_path):
-    dense = train(store, small, SHORT, tmp_path / "dense", progress=False)
+def test_a_policy_begins_from_another(store, small, dropping, trained, tmp_path):
     still = dataclasses.replace(SHORT, steps=1, lr=0.0)
     firsts = []
     for name, preset in (("again", small), ("experts", dropping)):
         backbone = dataclasses.replace(preset.backbone, attention_dropout=0.0, mlp_dropout=0.0)
         preset = dataclasses.replace(preset, backbone=backbone, draws={"policy": 2})  # of one query: the same noise
-        run = train(store, preset, still, tmp_path / name, init=dense, progress=False)
+        run = train(store, preset, still, tmp_path / name, init=trained, progress=False)
         firsts.append(read_metrics(run / "metrics.jsonl")[0]["loss/action"])
     assert firsts[0] == pytest.approx(firsts[1], rel=1e-5)
     other = dataclasses.replace(small, backbone=dataclasses.replace(small.backbone, activation="silu"))
     with pytest.raises(UserError, match=r"differ in model\.backbone\.activation: gelu and silu"):
-        train(store, other, still, tmp_path / "other", init=dense, progress=False)
+        train(store, other, still, tmp_path / "other", init=trained, progress=False)
 
 
-def test_a_patched_policy_acts_like_any_other(store, small, dropping, tmp_path):
+def test_a_patched_policy_acts_like_any_other(store, small, dropping, trained, tmp_path):
     """Weights change by little of low rank, what is around the backbone freely, and the run goes on exactly."""
-    dense = train(store, small, SHORT, tmp_path / "dense", progress=False)
     patched = dataclasses.replace(SHORT, lora=2, lr=0.01)
-    whole = train(store, dropping, patched, tmp_path / "whole", init=dense, progress=False)
-    begun = tmp_path / "half"
-    shutil.copytree(whole, begun)
-    shutil.rmtree(max((begun / "checkpoints").glob("0*")))
-    (begun / "checkpoints" / "latest").write_text("00000002")
-    assert losses(train(store, dropping, patched, begun, init=dense, progress=False)) == losses(whole)
+    whole = train(store, dropping, patched, tmp_path / "whole", init=trained, progress=False)
+    begun = cut_off(whole, tmp_path / "half")
+    assert losses(train(store, dropping, patched, begun, init=trained, progress=False)) == losses(whole)
 
-    before, after = (dict(load_policy(run, "cpu").model.named_parameters()) for run in (dense, whole))
+    before, after = (dict(load_policy(run, "cpu").model.named_parameters()) for run in (trained, whole))
     name = "backbone.blocks.0.attention.out"
     change = (after[f"{name}.weight"] - before[f"{name}.weight"]).detach()
     assert torch.linalg.matrix_rank(change, rtol=1e-4) == 2
@@ -119,8 +118,8 @@ def test_a_patched_policy_acts_like_any_other(store, small, dropping, tmp_path):
         train(store, small, patched, tmp_path / "alone", progress=False)
 
 
-def test_mean_frames_travel_with_the_checkpoint(store, small, tmp_path):
-    model = load_policy(train(store, small, SHORT, tmp_path / "run", progress=False), device="cpu").model
+def test_mean_frames_travel_with_the_checkpoint(store, trained):
+    model = load_policy(trained, device="cpu").model
     with Store.open(store) as opened:
         frames = torch.from_numpy(opened.read("image/front")[:]).float() / 127.5 - 1
     assert abs(model.mean_frame[0].mean() - frames.mean()) < 0.02
@@ -211,33 +210,30 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_batch(store, small, tmp_p
     assert checkpoint.find_checkpoint(tmp_path / "run").name == "00000002"
 
 
-def test_another_configuration_in_the_same_folder_is_an_error(store, small, tmp_path):
-    train(store, small, SHORT, tmp_path / "run", progress=False)
+def test_another_configuration_in_the_same_folder_is_an_error(store, small, trained):
     with pytest.raises(UserError, match=r"train.lr: 0.001 there, 0.5 asked for"):
-        train(store, small, dataclasses.replace(SHORT, lr=0.5), tmp_path / "run", progress=False)
+        train(store, small, dataclasses.replace(SHORT, lr=0.5), trained, progress=False)
 
 
-def test_the_run_folder_tells_what_was_done(store, small, tmp_path):
-    run = train(store, small, SHORT, tmp_path / "run", command="foreact train …", progress=False)
-    about = json.loads((run / "run.json").read_text())
+def test_the_run_folder_tells_what_was_done(trained):
+    about = json.loads((trained / "run.json").read_text())
     assert about["versions"]["torch"] == torch.__version__
     assert about["config"]["model"]["horizon"] == 6
-    assert (run / "commands.txt").read_text() == "foreact train …\n"
-    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert list((run / "tensorboard").iterdir())
-    record = read_metrics(run / "metrics.jsonl")[-1]
+    assert (trained / "commands.txt").read_text() == "foreact train …\n"
+    assert (trained / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert list((trained / "tensorboard").iterdir())
+    record = read_metrics(trained / "metrics.jsonl")[-1]
     assert {"loss/action", "loss/future", "loss/align", "val/action", "val/future", "samples_per_s"} <= record.keys()
     assert 0 <= record["waiting_for_data"] < 1
 
 
-def test_checkpoint_round_trip(store, small, tmp_path):
-    run = train(store, small, SHORT, tmp_path / "run", progress=False)
-    policy, again = load_policy(run), load_policy(checkpoint.find_checkpoint(run))
+def test_checkpoint_round_trip(small, trained):
+    policy, again = load_policy(trained), load_policy(checkpoint.find_checkpoint(trained))
     assert policy.tasks == ["toy/l", "toy/r"]
     assert policy.config == small
     for a, b in zip(policy.model.state_dict().values(), again.model.state_dict().values(), strict=True):
         assert torch.equal(a, b)
-    assert not [p for p in run.rglob("*") if p.suffix in (".pt", ".pkl", ".pth")]
+    assert not [p for p in trained.rglob("*") if p.suffix in (".pt", ".pkl", ".pth")]
 
 
 class TestDamage:
@@ -247,8 +243,8 @@ class TestDamage:
         with pytest.raises(UserError, match="has no checkpoint yet"):
             load_policy(tmp_path)
 
-    def test_torn_weights_and_other_format(self, store, small, tmp_path):
-        folder = checkpoint.find_checkpoint(train(store, small, SHORT, tmp_path / "run", progress=False))
+    def test_torn_weights_and_other_format(self, trained, tmp_path):
+        folder = shutil.copytree(checkpoint.find_checkpoint(trained), tmp_path / "torn")
         weights = folder / "model.safetensors"
         weights.write_bytes(weights.read_bytes()[:1000])
         with pytest.raises(UserError, match=r"checkpoint .* is damaged"):

@@ -3,9 +3,10 @@ import dataclasses
 import pytest
 import torch
 from foreact.envs.errors import UserError
-from foreact.policy.nn.backbone import Backbone, sinusoid
+from foreact.policy.nn.backbone import Backbone
 from foreact.policy.nn.block import RMSNorm
 from foreact.policy.nn.config import BackboneConfig
+from foreact.policy.nn.timed import sinusoid
 from torch import nn
 
 CONFIG = BackboneConfig(width=32, depth=3, heads=2)

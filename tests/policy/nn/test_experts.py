@@ -5,11 +5,12 @@ import dataclasses
 import pytest
 import torch
 from foreact.envs.errors import UserError
-from foreact.policy.nn.backbone import Backbone, Timed
+from foreact.policy.nn.backbone import Backbone
 from foreact.policy.nn.config import ROUTERS, BackboneConfig, ExpertsConfig
 from foreact.policy.nn.experts import Bank, Experts
 from foreact.policy.nn.fused import Route
 from foreact.policy.nn.routing import Choice, TimeRouter, Usage
+from foreact.policy.nn.timed import Timed
 from foreact.policy.nn.upcycle import upcycled
 
 D = 16
