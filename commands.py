@@ -50,19 +50,53 @@ def _free(override: str) -> str:
 
 
 def collect(config: Mapping[str, Any]) -> None:
-    """Collect demonstrations with the environments' scripted experts into a zarr store."""
+    """Collect episodes into a zarr store: of the environments' scripted experts, or of a policy."""
     from .data.collect import collect as run
 
-    tasks = _names(config["tasks"])
-    own = ("tasks", "episodes", "out", "cameras", "pixels", "depth")
-    options = {k: v for k, v in config.items() if k not in own}
-    cameras = envs.views(tasks[0], config["cameras"], config["pixels"], depth=config["depth"]) if tasks else None
-    with run(tasks, config["episodes"], config["out"], **options, cameras=cameras) as store:
+    tasks = None if config["tasks"] is None else task_names(config["tasks"])
+    passed = ("seed", "workers", "noise", "hold", "successes_only", "reference", "max_steps")
+    options = {name: config[name] for name in passed}
+    if config["policy"] == "expert":
+        if not tasks:
+            raise UserError("foreact collect needs tasks=, or policy=RUN, whose tasks they then are by default")
+        _refuse(config, ("relabel", "beta"), "policy=expert needs nobody who tells what it should do")
+        options["cameras"] = envs.views(tasks[0], config["cameras"], config["pixels"], depth=config["depth"])
+    else:
+        policy, piloted = _piloted(config)
+        tasks, options = tasks or policy.tasks, options | piloted
+    with run(tasks, config["episodes"], config["out"], **options) as store:
         say(f"{store.path}: {len(store)} episodes, {store.n_steps} steps. Look: foreact data view {store.path}")
+
+
+def _piloted(config: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The policy that drives a collection, and what `data.collect` takes of it."""
+    from .data.demonstrate import Labels
+    from .eval.recording import pilot
+
+    _refuse(config, ("cameras", "pixels", "depth"), "a policy that drives sees through its own cameras")
+    labels = None
+    if config["relabel"] is None:
+        _refuse(config, ("beta",), "without relabel=expert the policy alone acts")
+    else:
+        choose(config["relabel"], ("expert",), "relabel")
+        labels = Labels(beta=float(config["beta"]))
+    policy, at_the_wheel = pilot(config["policy"], config["device"])
+    return policy, {"pilot": at_the_wheel, "labels": labels, "cameras": policy.embodiment.cameras}
+
+
+def _refuse(config: Mapping[str, Any], names: Sequence[str], why: str) -> None:
+    """`UserError` where a setting is given that would do nothing."""
+    if given := [name for name in names if config[name]]:
+        raise UserError(f"{', '.join(f'{name}={config[name]}' for name in given)} would be ignored: {why}")
 
 
 def _names(tasks: str | Sequence[str]) -> list[str]:
     return [tasks] if isinstance(tasks, str) else list(tasks)
+
+
+def task_names(tasks: str | Sequence[str]) -> list[str]:
+    """Names of tasks from a setting, in which a suite's name stands for all of its tasks."""
+    return [task for name in _names(tasks) for task in (envs.tasks(name) if name in envs.SUITES else [name])]
 
 
 def train(config: Mapping[str, Any], *, dry_run: bool = False) -> None:
