@@ -12,8 +12,12 @@ CAMERA = Camera(name="main", mount="corner2", height=96, width=96, pos=(0.75, 0.
 # One view does not tell how far away a goal is that floats in the air: of the variance of the goals of reach it leaves
 # 68 % along y unknown, 16 % along x. A view from above beside it determines the point.
 TOP = Camera(name="top", mount="topview", height=96, width=96, pos=(0.0, 0.7, 1.2), fovy=45.0)
+# The same two with a longer lens: what the 50 tasks touch fills a third of `main` and half of `top`, so that a puck
+# covers 3 pixels of 64 x 64 in `main`, and 10 in `near` (docs/metaworld.md has all tasks).
+NEAR = Camera(name="near", mount="corner2", height=96, width=96, pos=(0.75, 0.075, 0.7), fovy=42.0, flip="rot180")
+NEAR_TOP = Camera(name="near_top", mount="topview", height=96, width=96, pos=(0.0, 0.7, 1.2), fovy=36.0)
 WRIST = Camera(name="wrist", mount="gripperPOV", height=96, width=96)
-VIEWS = {camera.name: camera for camera in (CAMERA, TOP, WRIST)}
+VIEWS = {camera.name: camera for camera in (CAMERA, TOP, NEAR, NEAR_TOP, WRIST)}
 
 EMBODIMENT = Embodiment(
     name="metaworld-sawyer",
