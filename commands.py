@@ -143,10 +143,12 @@ def _rollouts(config: Mapping[str, Any]) -> Callable[..., dict[str, float]]:
 def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
     """Roll out a checkpoint, the experts, random actions or a stored episode's own, and count successes."""
     from .eval import evaluate as run
+    from .eval.protocol import Protocol
     from .eval.replay import replay
 
     kind = choose(config["policy"], ("checkpoint", "expert", "random", "replay"), "policy")
     out = Path(config["out"]) if config["out"] else _results_folder(kind, config["checkpoint"], config["runtime"])
+    curves = config["checkpoint"] and (Path(config["checkpoint"]) / "metrics.jsonl").is_file()
     if kind == "replay":
         if config["data"] is None:
             raise UserError("foreact eval policy=replay needs data=, the store whose episodes are to be run again")
@@ -156,12 +158,15 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
             raise UserError("foreact eval needs checkpoint=RUN, or policy=expert, random or replay")
         policy = config["checkpoint"] if kind == "checkpoint" else kind
         passed = (
-            "episodes", "seed", "max_steps", "n_action_steps", "ensemble", "batch_size", "n_envs", "workers", "video",
-            "device", "runtime",
+            "episodes", "seed", "max_steps", "solver_steps", "n_action_steps", "ensemble", "batch_size", "n_envs",
+            "workers", "video", "device", "runtime",
         )  # fmt: skip
         options = {name: config[name] for name in passed}
-        tasks = None if config["tasks"] is None else _names(config["tasks"])
-        results = run(policy, tasks, out=out, run=config["checkpoint"], command=command_line(), **options)
+        shown = {name: config[name] for name in ("views", "look", "source", "instructions")}
+        options["protocol"] = Protocol(name=config["protocol"], **shown)
+        tasks = None if config["tasks"] is None else task_names(config["tasks"])
+        trained = config["checkpoint"] if curves else None
+        results = run(policy, tasks, out=out, run=trained, command=command_line(), **options)
     say(f"Results: {out / 'results.json'}   Report: {out / 'report.html'}")
     return results
 

@@ -137,10 +137,28 @@ _VERY_HARD = {
     ),
     "stick-push": ("Pick up the stick and push the thermos with it", "thermos within 12 cm of the goal"),
 }
+# Tasks whose simulators are built from one model, and the three whose models look alike: a puck or block and a goal.
+_SCENES = {
+    "coffee": ("coffee-button", "coffee-pull", "coffee-push"),
+    "door": ("door-close", "door-open"),
+    "door-lock": ("door-lock", "door-unlock"),
+    "drawer": ("drawer-close", "drawer-open"),
+    "faucet": ("faucet-close", "faucet-open"),
+    "handle": ("handle-press", "handle-pull"),
+    "handle-side": ("handle-press-side", "handle-pull-side"),
+    "hole": ("hand-insert", "sweep-into"),
+    "nut": ("assembly", "disassemble"),
+    "plate": ("plate-slide", "plate-slide-back"),
+    "plate-side": ("plate-slide-back-side", "plate-slide-side"),
+    "puck": ("pick-place", "push", "reach"),
+    "stick": ("stick-pull", "stick-push"),
+    "window": ("window-close", "window-open"),
+}
 
 
 def _tasks() -> dict[str, Task]:
     groups = {"easy": _EASY, "medium": _MEDIUM, "hard": _HARD, "very_hard": _VERY_HARD}
+    scenes = {name: scene for scene, names in _SCENES.items() for name in names}
     return {
         f"{name}-v3": Task(
             id=f"metaworld/{name}-v3",
@@ -148,6 +166,7 @@ def _tasks() -> dict[str, Task]:
             success=success,
             max_steps=_MAX_STEPS,
             group=group,
+            scene=scenes.get(name, ""),
         )
         for group, members in groups.items()
         for name, (instruction, success) in members.items()
