@@ -181,7 +181,7 @@ def imagine(config: Mapping[str, Any]) -> dict[str, Any]:
     from .policy.checkpoint import find_checkpoint
 
     policy = load_policy(config["checkpoint"], config["device"])
-    out = Path(config["out"]) if config["out"] else Path(config["checkpoint"]) / "imagine"
+    out = Path(config["out"]) if config["out"] else _beside(config["checkpoint"], "imagine")
     episodes = config["episodes"]
     if config["task"] is not None:
         driver = find_checkpoint(config["checkpoint"]).name if config["driver"] == "policy" else config["driver"]
@@ -211,7 +211,25 @@ def _count(episodes: Any) -> int:
 def _results_folder(kind: str, checkpoint: str | None, runtime: str) -> Path:
     if kind != "checkpoint" or checkpoint is None:
         return home() / f"eval-{kind}"
-    return Path(checkpoint) / ("eval" if runtime == "torch" else f"eval-{runtime}")
+    return _beside(checkpoint, "eval" if runtime == "torch" else f"eval-{runtime}")
+
+
+def _beside(checkpoint: str, what: str) -> Path:
+    """A folder for what is found out about a checkpoint: inside it, but for those that come with foreact."""
+    from .policy.checkpoint import packaged_name
+
+    name = packaged_name(checkpoint)
+    return Path(checkpoint) / what if name is None else home() / f"{what}-{name}"
+
+
+def pack(config: Mapping[str, Any]) -> Path:
+    """Write a checkpoint as a folder to give away: weights in bf16 and a model card."""
+    from .eval.pack import pack as run
+
+    folder = run(config["checkpoint"], config["out"], results=config["results"])
+    say(f"{folder}: {sum(f.stat().st_size for f in folder.iterdir()) / 1e6:.1f} MB. Next: read {folder / 'README.md'}, "
+        f"and foreact eval checkpoint={folder}")  # fmt: skip
+    return folder
 
 
 def export(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -304,7 +304,8 @@ def about_checkpoint(folder: Path) -> dict[str, Any]:
     alignment: weight of the loss that pulls image tokens towards simulator state; None where no run tells.
     """
     about: dict[str, Any] = {"checkpoint": folder.name, "alignment": None}
-    run = folder.parent.parent / "run.json"  # RUN/checkpoints/STEP
-    if run.is_file():
-        about["alignment"] = json.loads(run.read_text())["config"].get("train", {}).get("align")
+    for run in (folder / "run.json", folder.parent.parent / "run.json"):  # packed, or RUN/checkpoints/STEP
+        if run.is_file():
+            about["alignment"] = json.loads(run.read_text())["config"].get("train", {}).get("align")
+            break
     return about
