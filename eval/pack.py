@@ -59,6 +59,7 @@ def _write(draft: Path, folder: Path, run: Path, policy: Policy) -> None:
     for name, _ in policy.model.named_parameters():
         tensors[f"model.{name}"] = tensors[f"model.{name}"].to(torch.bfloat16)
     save_file(tensors, draft / "model.safetensors")
+    (draft / "model.safetensors").chmod(0o644)  # safetensors lets nobody else read
     shutil.copyfile(folder / "normalizers.json", draft / "normalizers.json")
     for file in (folder / "policy.json", run / "run.json"):
         if file.is_file():
@@ -98,10 +99,11 @@ def _history(run: Path) -> dict[str, Any]:
 
 def _card(name: str, policy: Policy, run: Mapping[str, Any], results: Mapping[str, Any] | None, whose: str) -> str:
     train, machine = run["train"], run["machine"]
-    episodes = sum(end - first for one in policy.learned or () for first, end in one.spans)
+    spans = {(one.mark, *span) for one in policy.learned or () for span in one.spans}  # of a run that goes on, but once
+    episodes = sum(end - first for _, first, end in spans)
     cameras = ", ".join(f"{c.name} ({c.height} x {c.width})" for c in policy.embodiment.cameras)
     size = sum(p.numel() for p in policy.model.parameters())
-    hours = "not recorded" if run["minutes"] is None else f"{run['minutes'] / 60:.2f}"
+    hours = "not recorded" if run["minutes"] is None else f"{run['minutes'] / 60:.2g}"
     facts = {
         "robot": f"{policy.embodiment.name}, cameras {cameras}",
         "preset": f"{policy.config.name}, {size / 1e6:.1f} M parameters, bf16",

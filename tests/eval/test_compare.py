@@ -223,7 +223,7 @@ class TestPlan:
     def test_a_comparison_of_an_experiment_takes_its_settings(self, monkeypatch):
         monkeypatch.setenv("FOREACT_HOME", "home")
         plan = comparison.load("metaworld10", ["eval.video=0"])
-        shared = config_of("run", ["experiment=metaworld10"])["train"] | {"model.pixels": 96}
+        shared = config_of("run", ["experiment=metaworld10"])["train"]
         train, evaluate = comparison._settings(plan, "demonstrations-10", 0, plan.tasks)
         assert train == {**shared, "data": [{"path": "home/metaworld10/data", "episodes": [0, 10]}], "seed": 0,
                          "out": "home/compare-metaworld10/demonstrations-10/seed0"}  # fmt: skip
