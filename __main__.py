@@ -35,6 +35,7 @@ VERBS = {
     "eval": ("a checkpoint, the experts or random actions in the simulator; or replay a store", "eval"),
     "imagine": ("what a checkpoint foresees, beside what came: videos, PSNR, SSIM", "imagine"),
     "export": ("a checkpoint for faster runtimes, with their error and speed", "export"),
+    "pack": ("a checkpoint as a folder to give away: weights in bf16 and a model card", "pack"),
     "control": ("a robot, or a simulator in real time, with a policy: on time, within limits, recorded", "control"),
     "serve": ("a policy to robots elsewhere, over WebSocket", "serve"),
     "run": ("an experiment: collect, train and evaluate in one", "run"),
@@ -130,6 +131,7 @@ def run(arguments: argparse.Namespace) -> int:
             "eval": commands.evaluate,
             "imagine": commands.imagine,
             "export": commands.export,
+            "pack": commands.pack,
         }
         calls[arguments.verb](commands.config_of(arguments.verb, arguments.settings))
     return 0

@@ -50,19 +50,53 @@ def _free(override: str) -> str:
 
 
 def collect(config: Mapping[str, Any]) -> None:
-    """Collect demonstrations with the environments' scripted experts into a zarr store."""
+    """Collect episodes into a zarr store: of the environments' scripted experts, or of a policy."""
     from .data.collect import collect as run
 
-    tasks = _names(config["tasks"])
-    own = ("tasks", "episodes", "out", "cameras", "pixels", "depth")
-    options = {k: v for k, v in config.items() if k not in own}
-    cameras = envs.views(tasks[0], config["cameras"], config["pixels"], depth=config["depth"]) if tasks else None
-    with run(tasks, config["episodes"], config["out"], **options, cameras=cameras) as store:
+    tasks = None if config["tasks"] is None else task_names(config["tasks"])
+    passed = ("seed", "workers", "noise", "hold", "successes_only", "reference", "max_steps")
+    options = {name: config[name] for name in passed}
+    if config["policy"] == "expert":
+        if not tasks:
+            raise UserError("foreact collect needs tasks=, or policy=RUN, whose tasks they then are by default")
+        _refuse(config, ("relabel", "beta"), "policy=expert needs nobody who tells what it should do")
+        options["cameras"] = envs.views(tasks[0], config["cameras"], config["pixels"], depth=config["depth"])
+    else:
+        policy, piloted = _piloted(config)
+        tasks, options = tasks or policy.tasks, options | piloted
+    with run(tasks, config["episodes"], config["out"], **options) as store:
         say(f"{store.path}: {len(store)} episodes, {store.n_steps} steps. Look: foreact data view {store.path}")
+
+
+def _piloted(config: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The policy that drives a collection, and what `data.collect` takes of it."""
+    from .data.demonstrate import Labels
+    from .eval.recording import pilot
+
+    _refuse(config, ("cameras", "pixels", "depth"), "a policy that drives sees through its own cameras")
+    labels = None
+    if config["relabel"] is None:
+        _refuse(config, ("beta",), "without relabel=expert the policy alone acts")
+    else:
+        choose(config["relabel"], ("expert",), "relabel")
+        labels = Labels(beta=float(config["beta"]))
+    policy, at_the_wheel = pilot(config["policy"], config["device"])
+    return policy, {"pilot": at_the_wheel, "labels": labels, "cameras": policy.embodiment.cameras}
+
+
+def _refuse(config: Mapping[str, Any], names: Sequence[str], why: str) -> None:
+    """`UserError` where a setting is given that would do nothing."""
+    if given := [name for name in names if config[name]]:
+        raise UserError(f"{', '.join(f'{name}={config[name]}' for name in given)} would be ignored: {why}")
 
 
 def _names(tasks: str | Sequence[str]) -> list[str]:
     return [tasks] if isinstance(tasks, str) else list(tasks)
+
+
+def task_names(tasks: str | Sequence[str]) -> list[str]:
+    """Names of tasks from a setting, in which a suite's name stands for all of its tasks."""
+    return [task for name in _names(tasks) for task in (envs.tasks(name) if name in envs.SUITES else [name])]
 
 
 def train(config: Mapping[str, Any], *, dry_run: bool = False) -> None:
@@ -109,10 +143,12 @@ def _rollouts(config: Mapping[str, Any]) -> Callable[..., dict[str, float]]:
 def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
     """Roll out a checkpoint, the experts, random actions or a stored episode's own, and count successes."""
     from .eval import evaluate as run
+    from .eval.protocol import Protocol
     from .eval.replay import replay
 
     kind = choose(config["policy"], ("checkpoint", "expert", "random", "replay"), "policy")
     out = Path(config["out"]) if config["out"] else _results_folder(kind, config["checkpoint"], config["runtime"])
+    curves = config["checkpoint"] and (Path(config["checkpoint"]) / "metrics.jsonl").is_file()
     if kind == "replay":
         if config["data"] is None:
             raise UserError("foreact eval policy=replay needs data=, the store whose episodes are to be run again")
@@ -122,12 +158,15 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
             raise UserError("foreact eval needs checkpoint=RUN, or policy=expert, random or replay")
         policy = config["checkpoint"] if kind == "checkpoint" else kind
         passed = (
-            "episodes", "seed", "max_steps", "n_action_steps", "ensemble", "batch_size", "n_envs", "workers", "video",
-            "device", "runtime",
+            "episodes", "seed", "max_steps", "solver_steps", "n_action_steps", "ensemble", "batch_size", "n_envs",
+            "workers", "video", "device", "runtime",
         )  # fmt: skip
         options = {name: config[name] for name in passed}
-        tasks = None if config["tasks"] is None else _names(config["tasks"])
-        results = run(policy, tasks, out=out, run=config["checkpoint"], command=command_line(), **options)
+        shown = {name: config[name] for name in ("views", "look", "source", "instructions")}
+        options["protocol"] = Protocol(name=config["protocol"], **shown)
+        tasks = None if config["tasks"] is None else task_names(config["tasks"])
+        trained = config["checkpoint"] if curves else None
+        results = run(policy, tasks, out=out, run=trained, command=command_line(), **options)
     say(f"Results: {out / 'results.json'}   Report: {out / 'report.html'}")
     return results
 
@@ -142,7 +181,7 @@ def imagine(config: Mapping[str, Any]) -> dict[str, Any]:
     from .policy.checkpoint import find_checkpoint
 
     policy = load_policy(config["checkpoint"], config["device"])
-    out = Path(config["out"]) if config["out"] else Path(config["checkpoint"]) / "imagine"
+    out = Path(config["out"]) if config["out"] else _beside(config["checkpoint"], "imagine")
     episodes = config["episodes"]
     if config["task"] is not None:
         driver = find_checkpoint(config["checkpoint"]).name if config["driver"] == "policy" else config["driver"]
@@ -172,7 +211,25 @@ def _count(episodes: Any) -> int:
 def _results_folder(kind: str, checkpoint: str | None, runtime: str) -> Path:
     if kind != "checkpoint" or checkpoint is None:
         return home() / f"eval-{kind}"
-    return Path(checkpoint) / ("eval" if runtime == "torch" else f"eval-{runtime}")
+    return _beside(checkpoint, "eval" if runtime == "torch" else f"eval-{runtime}")
+
+
+def _beside(checkpoint: str, what: str) -> Path:
+    """A folder for what is found out about a checkpoint: inside it, but for those that come with foreact."""
+    from .policy.checkpoint import packaged_name
+
+    name = packaged_name(checkpoint)
+    return Path(checkpoint) / what if name is None else home() / f"{what}-{name}"
+
+
+def pack(config: Mapping[str, Any]) -> Path:
+    """Write a checkpoint as a folder to give away: weights in bf16 and a model card."""
+    from .eval.pack import pack as run
+
+    folder = run(config["checkpoint"], config["out"], results=config["results"])
+    say(f"{folder}: {sum(f.stat().st_size for f in folder.iterdir()) / 1e6:.1f} MB. Next: read {folder / 'README.md'}, "
+        f"and foreact eval checkpoint={folder}")  # fmt: skip
+    return folder
 
 
 def export(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from . import commands
 from .commands import as_overrides, config_of, console, home, say
 from .envs.errors import UserError, choose
 from .eval.compare import MINUTES, read_arm, together, write_comparison
+from .experiment import experiment_folder, stages
 from .lanes import side_by_side
 from .policy.config import build, positive
 
@@ -26,22 +27,25 @@ BEFORE = ("tokenizer", "labels", "teacher")
 """Settings of `foreact train` that name another run."""
 Run = tuple[str, int, tuple[str, ...]]
 """Arm, training seed and tasks of a policy."""
-Settings = tuple[dict[str, Any], dict[str, Any]]
-"""Of a training and of its evaluation, by dotted name."""
+Settings = tuple[dict[str, Any] | None, dict[str, Any]]
+"""Of a training, None where there is none, and of its evaluation, by dotted name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """What a comparison's YAML says.
 
-    arms: name → settings of `foreact train` for that arm, such as {model: joint/small, model.coupling: full} · only:
-    the arms to run now, for more training seeds of some; the table keeps what there is of the others · tasks ·
+    arms: name → settings of `foreact train` for that arm, such as {model: joint/small, model.coupling: full}, and under
+    `eval` those of its own evaluation; with {checkpoint: true} nothing is trained, and `checkpoint` is evaluated ·
+    only: the arms to run now, for more training seeds of some; the table keeps what there is of the others · tasks ·
     per_task: one policy for each task, not one for all · seeds: training seeds · data: sources as in `foreact train`,
     where one without a path means the collected store; null for all of it · before: {tokenizer, labels or teacher:
     settings of `foreact train`} of runs that are trained first, on that data unless they name other, for the arms that
-    say `tokenizer: true` and so on · collect, train, eval:
-    settings that all arms share · baseline: the arm that the others are compared with · together: {name: arms} for one
-    more row, of all their networks · jobs: runs side by side, each with its share of the cores.
+    say `tokenizer: true` and so on · collect, train, eval: settings that all arms share · store: where the collected
+    data is; null: in the comparison's folder · experiment: of `foreact run`, whose tasks, data, run and settings are
+    the comparison's unless it says otherwise · baseline: the arm that the others are compared with · together:
+    {name: arms} for one more row, of all their networks · curves: {what varies: {value: arm}} for plots of success ·
+    jobs: runs side by side, each with its share of the cores.
     """
 
     name: str
@@ -52,10 +56,14 @@ class Comparison:
     only: tuple[str, ...] = ()
     per_task: bool = False
     out: str | None = None
+    experiment: str | None = None
+    checkpoint: str | None = None
+    store: str | None = None
     data: Any = None
     collect: dict[str, Any] = field(default_factory=dict)
     before: dict[str, dict] = field(default_factory=dict)
     together: dict[str, list[str]] = field(default_factory=dict)
+    curves: dict[str, dict] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
     eval: dict[str, Any] = field(default_factory=dict)
     jobs: int = 1
@@ -64,12 +72,17 @@ class Comparison:
         if not self.arms or not self.tasks or not self.seeds:
             raise UserError(f"comparison {self.name!r} needs at least one arm, task and seed")
         choose(self.baseline, self.arms, "baseline arm")
-        for arm in [*self.only, *(arm for arms in self.together.values() for arm in arms)]:
+        groups = (self.only, *self.together.values(), *(curve.values() for curve in self.curves.values()))
+        for arm in [arm for arms in groups for arm in arms]:
             choose(arm, self.arms, "arm")
         positive("jobs", self.jobs)
         for name in self.before:
             choose(name, BEFORE, "run that is trained first")
         for name, arm in self.arms.items():
+            if arm.get("checkpoint") and (self.checkpoint is None or self.per_task):
+                raise UserError(
+                    f"comparison {self.name!r}: arm {name!r} evaluates one checkpoint= of all tasks; say which"
+                )
             for kind in BEFORE:
                 if arm.get(kind) is True and kind not in self.before:
                     raise UserError(f"comparison {self.name!r}: arm {name!r} takes its {kind}, and `before:` has none")
@@ -77,6 +90,11 @@ class Comparison:
     @property
     def folder(self) -> Path:
         return Path(self.out) if self.out else home() / f"compare-{self.name}"
+
+    @property
+    def collected(self) -> str:
+        """The store that is collected, or was."""
+        return self.store or str(self.folder / "data")
 
     def run_before(self, kind: str) -> str:
         """The folder of a run that is trained first."""
@@ -92,9 +110,26 @@ def load(name: str, overrides: Sequence[str]) -> Comparison:
         file = Path(str(own[name]))
     try:
         values = OmegaConf.merge(OmegaConf.load(file), OmegaConf.from_dotlist(list(overrides)))
+        if "experiment" in values:
+            values = OmegaConf.merge(_of_experiment(str(values.experiment)), values)
         return build(Comparison, OmegaConf.to_container(values, resolve=True), str(file))  # type: ignore[arg-type]
     except (OmegaConfBaseException, YAMLError) as error:
         raise UserError(f"{file}: {error}") from error
+
+
+def _of_experiment(name: str) -> dict[str, Any]:
+    """What a comparison takes of an experiment: tasks, data, its run, and the settings of training and evaluation."""
+    config = config_of("run", [f"experiment={name}"])
+    of = stages(config, experiment_folder(config))
+    train = {key: value for key, value in of["train"].items() if key not in ("data", "out")}
+    tasks = commands.task_names(of["collect"]["tasks"])
+    return {
+        "train": train,
+        "eval": config["eval"],
+        "tasks": tasks,
+        "store": of["collect"]["out"],
+        "checkpoint": of["eval"]["checkpoint"],
+    }
 
 
 def compare(name: str, overrides: Sequence[str]) -> dict[str, Any]:
@@ -103,13 +138,15 @@ def compare(name: str, overrides: Sequence[str]) -> dict[str, Any]:
     The same command goes on where it stopped. The table is written anew after each run, so it can be read meanwhile.
     """
     plan = load(name, overrides)
-    runs = [(arm, seed, group) for seed in plan.seeds for arm in plan.only or plan.arms for group in _groups(plan)]
+    runs = [run for seed in plan.seeds for arm in plan.only or plan.arms for run in _runs(plan, arm, seed)]
     asked = {run: _settings(plan, *run) for run in runs}
     before = [config_of("train", as_overrides(_before(plan, kind))) for kind in plan.before]
     for train, evaluate in asked.values():  # all before the first begins
-        config_of("train", as_overrides(train)), config_of("eval", as_overrides(evaluate))
+        config_of("eval", as_overrides(evaluate))
+        if train is not None:
+            config_of("train", as_overrides(train))
     if plan.collect:
-        collect = {"tasks": list(plan.tasks), "out": str(plan.folder / "data"), **plan.collect}
+        collect = {"tasks": list(plan.tasks), "out": plan.collected, **plan.collect}
         commands.collect(config_of("collect", as_overrides(collect)))
     for config in before:
         commands.train(config)
@@ -130,6 +167,13 @@ def _score(summary: Mapping[str, Any], run: Run) -> str:
     return "other tasks to come" if success is None else f"success {100 * success:.0f} %"
 
 
+def _runs(plan: Comparison, arm: str, seed: int) -> list[Run]:
+    """The runs of one arm and training seed; none of a second seed where nothing is trained."""
+    if plan.arms[arm].get("checkpoint") and seed != plan.seeds[0]:
+        return []
+    return [(arm, seed, group) for group in _groups(plan)]
+
+
 def _groups(plan: Comparison) -> list[tuple[str, ...]]:
     """The tasks that share a policy."""
     return [(task,) for task in plan.tasks] if plan.per_task else [plan.tasks]
@@ -137,12 +181,13 @@ def _groups(plan: Comparison) -> list[tuple[str, ...]]:
 
 def _settings(plan: Comparison, arm: str, seed: int, tasks: tuple[str, ...]) -> Settings:
     """The settings of one run."""
-    out = _out(plan, arm, seed, tasks)
-    data = plan.arms[arm].get("data", plan.data)
-    shared = {**plan.train, **plan.arms[arm], "data": _sources(plan, data), "seed": seed, "out": str(out)}
+    out, own = _out(plan, arm, seed, tasks), dict(plan.arms[arm])
+    evaluate = {"episodes": 20, "video": 2, **plan.eval, **own.pop("eval", {}), "tasks": list(tasks)}
+    evaluate |= {"checkpoint": plan.checkpoint if own.get("checkpoint") else str(out), "out": str(out / "eval")}
+    if own.get("checkpoint"):
+        return None, evaluate
+    shared = {**plan.train, **own, "data": _sources(plan, own.get("data", plan.data)), "seed": seed, "out": str(out)}
     shared |= {kind: plan.run_before(kind) for kind in BEFORE if shared.get(kind) is True}
-    evaluate = {"episodes": 20, "video": 2, **plan.eval, "tasks": list(tasks), "checkpoint": str(out)}
-    evaluate["out"] = str(out / "eval")
     return shared, evaluate
 
 
@@ -158,11 +203,10 @@ def _out(plan: Comparison, arm: str, seed: int, tasks: tuple[str, ...]) -> Path:
 
 
 def _sources(plan: Comparison, data: Any) -> Any:
-    collected = str(plan.folder / "data")
     if data is None:
-        return collected
+        return plan.collected
     entries = [data] if isinstance(data, Mapping) else data
-    return data if isinstance(data, str) else [{"path": collected, **entry} for entry in entries]
+    return data if isinstance(data, str) else [{"path": plan.collected, **entry} for entry in entries]
 
 
 def _carried_out(plan: Comparison, runs: Mapping[Run, Settings]) -> Iterator[Run]:
@@ -180,20 +224,22 @@ def _carried_out(plan: Comparison, runs: Mapping[Run, Settings]) -> Iterator[Run
         yield logs[log]
 
 
-def _run(folder: Path, train: Mapping[str, Any], evaluate: Mapping[str, Any]) -> None:
+def _run(folder: Path, train: Mapping[str, Any] | None, evaluate: Mapping[str, Any]) -> None:
     """Train and evaluate one run, and note that this is done with these settings."""
-    out = Path(train["out"])
-    _timed(out / MINUTES, lambda: commands.train(config_of("train", as_overrides(train))))
+    out = Path(evaluate["out"]).parent
+    if train is not None:
+        config = config_of("train", as_overrides(train))
+        _timed(out / MINUTES, lambda: commands.train(config))
     commands.evaluate(config_of("eval", as_overrides(evaluate)))
     (out / DONE).write_text(json.dumps(_asked(folder, train, evaluate), indent=1) + "\n")
 
 
-def _is_done(folder: Path, train: Mapping[str, Any], evaluate: Mapping[str, Any]) -> bool:
-    done = Path(train["out"]) / DONE
+def _is_done(folder: Path, train: Mapping[str, Any] | None, evaluate: Mapping[str, Any]) -> bool:
+    done = Path(evaluate["out"]).parent / DONE
     return done.is_file() and json.loads(done.read_text()) == _asked(folder, train, evaluate)
 
 
-def _asked(folder: Path, train: Mapping[str, Any], evaluate: Mapping[str, Any]) -> dict[str, Any]:
+def _asked(folder: Path, train: Mapping[str, Any] | None, evaluate: Mapping[str, Any]) -> dict[str, Any]:
     """A run's settings, the same wherever the comparison's folder lies."""
     return json.loads(json.dumps({"train": train, "eval": evaluate}).replace(str(folder), "."))
 
@@ -213,4 +259,4 @@ def _write(plan: Comparison) -> dict[str, Any]:
     groups = _groups(plan)
     arms = {a: read_arm(a, {seed: [_out(plan, a, seed, g) for g in groups] for seed in plan.seeds}) for a in plan.arms}
     pooled = [together(name, [arms[a] for a in some]) for name, some in plan.together.items()]
-    return write_comparison(plan.folder, list(arms.values()), plan.baseline, pooled)
+    return write_comparison(plan.folder, list(arms.values()), plan.baseline, pooled, plan.curves)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..envs.spec import columns
+from .demonstrate import LABELLED
 from .evidence import Evidence, Problem, Rows, is_gripper
 
 _LAGS = np.arange(-8, 13)  # steps from an action to the motion it is compared to
@@ -76,12 +77,15 @@ def _disagrees(e: Evidence, episode: Rows, matched: list[_Pair], pair: _Pair, cu
 
 
 def _unlike_executed(e: Evidence) -> Iterator[Problem]:
-    """`action` and `action_executed` differ by exploration only, which leaves most of the motion in common."""
+    """`action` and `action_executed` differ by exploration only, which leaves most of the motion in common, unless the
+    expert labelled another's drive."""
     arm = [c for f, c in columns(e.embodiment.action) if not is_gripper(f)]
     if "action" not in e.arrays or not arm:
         return
     arm, ranges = np.concatenate(arm), e.embodiment.action_high - e.embodiment.action_low
     for episode in e.episodes:
+        if episode.source.partition("@")[0] == LABELLED:
+            continue
         learned, executed = (e.of(episode, name)[:, arm] for name in ("action", "action_executed"))
         apart = np.nan_to_num(np.median(np.abs(learned - executed), axis=0) / ranges[arm])
         inverse = [k for k in range(len(arm)) if _correlation(learned[:, k], executed[:, k]) < -0.3]

@@ -26,7 +26,7 @@ from ..envs.spec import Camera, Embodiment
 from . import layout
 from .agenda import Agenda
 from .crew import Alone, Crew, Processes, Recipe
-from .demonstrate import Act, Noise
+from .demonstrate import Labels, Noise, Pilot
 from .provenance import package_versions
 from .store import Store
 
@@ -41,12 +41,14 @@ def collect(
     *,
     seed: int = 0,
     workers: int = 0,
-    noise: float | Noise = 0.3,
+    noise: float | Noise | None = None,
     hold: int = 5,
-    successes_only: bool = True,
+    successes_only: bool | None = None,
     reference: float = 0.0,
     cameras: Sequence[Camera] | None = None,
-    act: Act | None = None,
+    pilot: Pilot | None = None,
+    labels: Labels | None = None,
+    max_steps: int | None = None,
     progress: bool = True,
 ) -> Store:
     """Bring the store at `out` to `episodes` episodes of each of `tasks`, and return it, open for reading.
@@ -56,11 +58,24 @@ def collect(
 
     workers: processes that simulate and draw; 0: one a core, at most one per episode; 1: this process.
     noise: exploration, see `Noise`; `action` is the expert's all the same, `action_executed` what was done.
-    hold: steps recorded after success. successes_only: leave failed attempts out. reference: share of the
-    episodes in the simulator's own look; their source is 'expert@reference'. cameras: instead of the
-    environment's own. act: drives instead of the expert, observation to action, in this process.
+    Default 0.3 where the expert drives; a pilot explores by its own mistakes.
+    hold: steps recorded after success. successes_only: leave failed attempts out; default where the expert drives.
+    reference: share of the episodes in the simulator's own look; their source is 'expert@reference'. cameras:
+    instead of the environment's own. pilot: a policy that drives instead of the expert. labels: the expert tells
+    the actions of the pilot's drive. max_steps: where an attempt is cut; None: at the task's own limit.
     """
-    recipe = _recipe(noise, hold, successes_only, reference, cameras)
+    alone = pilot is None
+    std = (0.3 if alone else 0.0) if noise is None else noise
+    recipe = Recipe(
+        noise=std if isinstance(std, Noise) else Noise(std=float(std)),
+        hold=hold,
+        keep_failures=not (alone if successes_only is None else successes_only),
+        cameras=tuple(cameras) if cameras is not None else None,
+        reference=reference,
+        pilot=pilot,
+        labels=labels,
+        max_steps=max_steps,
+    )
     names = list(dict.fromkeys(envs.resolve(task) for task in tasks))
     if not names or episodes < 1 or workers < 0 or seed < 0:
         raise UserError(
@@ -69,11 +84,11 @@ def collect(
         )
     out = Path(out)
     embodiment = _embodiment(names[0], cameras)
-    config = _config(names, seed, recipe, "expert" if act is None else "policy")
+    config = _config(names, seed, recipe)
     with _open(out, embodiment, config) as store:
         agenda = Agenda.of(store, names, episodes, FIRST_SEED + SEEDS_PER_RUN * seed)
         if any(todo.wanted for todo in agenda.tasks):
-            crew = _crew(recipe, act, workers, sum(todo.wanted for todo in agenda.tasks))
+            crew = _crew(recipe, workers, sum(todo.wanted for todo in agenda.tasks))
             try:
                 _run(store, agenda, crew, len(names) * episodes, progress)
             finally:
@@ -115,32 +130,25 @@ def _start(agenda: Agenda, crew: Crew) -> None:
         crew.start(job)
 
 
-def _recipe(
-    noise: float | Noise, hold: int, successes_only: bool, reference: float, cameras: Sequence[Camera] | None
-) -> Recipe:
-    if hold < 0 or not 0 <= reference <= 1:
-        raise UserError(f"collect needs hold >= 0 and 0 <= reference <= 1, got hold={hold}, reference={reference}")
-    return Recipe(
-        noise=noise if isinstance(noise, Noise) else Noise(std=float(noise)),
-        hold=hold,
-        keep_failures=not successes_only,
-        cameras=tuple(cameras) if cameras is not None else None,
-        reference=reference,
-    )
-
-
-def _config(names: list[str], seed: int, recipe: Recipe, driver: str) -> dict[str, Any]:
+def _config(names: list[str], seed: int, recipe: Recipe) -> dict[str, Any]:
     """What decides the content of a store beside its embodiment; kept in it and compared when continued."""
-    noise = recipe.noise
-    return {
+    noise, pilot, labels = recipe.noise, recipe.pilot, recipe.labels
+    config: dict[str, Any] = {
         "tasks": names,
         "seed": seed,
-        "driver": driver,
+        "driver": "expert" if pilot is None else "policy",
         "noise": {"std": noise.std, "burst": noise.burst, "rest": noise.rest},
         "hold": recipe.hold,
         "successes_only": not recipe.keep_failures,
         "reference": recipe.reference,
+        "max_steps": recipe.max_steps,
+        "policy": None if pilot is None else pilot.name,
+        "relabel": None if labels is None else "expert",
     }
+    if labels is not None:
+        who = "the policy's, and the expert's at a share `beta` of the steps" if labels.beta else "the policy's"
+        config |= {"beta": labels.beta, "fields": {"action": "the expert's", "action_executed": who}}
+    return config
 
 
 def _open(out: Path, embodiment: Embodiment, config: dict[str, Any]) -> Store:
@@ -187,9 +195,7 @@ def _embodiment(task: str, cameras: Sequence[Camera] | None) -> Embodiment:
     return env.embodiment
 
 
-def _crew(recipe: Recipe, act: Act | None, workers: int, wanted: int) -> Crew:
+def _crew(recipe: Recipe, workers: int, wanted: int) -> Crew:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(workers or cores, wanted)
-    if act is not None or workers == 1:
-        return Alone(recipe, act)
-    return Processes(recipe, workers)
+    return Alone(recipe) if workers == 1 else Processes(recipe, workers)

@@ -17,7 +17,7 @@ from .. import envs
 from ..envs.base import Env
 from ..envs.errors import UserError
 from ..envs.spec import Camera
-from .demonstrate import Act, Noise, demonstrate
+from .demonstrate import EXPERT, LABELLED, PILOT, Labels, Noise, Pilot, demonstrate
 from .schema import Episode
 
 # Mesa's software renderer and BLAS start a thread a core each; one a process is what scales
@@ -29,13 +29,32 @@ Result = tuple[Job, Episode | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How every attempt is recorded. `reference`: share of episodes drawn in the simulator's own look."""
+    """How every attempt is recorded. `reference`: share of episodes drawn in the simulator's own look. `pilot`: who
+    drives, None for the expert; `labels`: of the expert on another's drive. `max_steps`: None for the task's own."""
 
     noise: Noise
     hold: int
     keep_failures: bool
     cameras: tuple[Camera, ...] | None
     reference: float
+    pilot: Pilot | None = None
+    labels: Labels | None = None
+    max_steps: int | None = None
+
+    def __post_init__(self):
+        if self.hold < 0 or not 0 <= self.reference <= 1:
+            raise UserError(
+                f"collect needs hold >= 0 and 0 <= reference <= 1, got hold={self.hold}, reference={self.reference}"
+            )
+        if self.labels is not None and self.pilot is None:
+            raise UserError("labels are the expert's on another's drive: give the pilot as well")
+        if self.max_steps is not None and self.max_steps < 1:
+            raise UserError(f"collect needs max_steps >= 1, or None for each task's own, got {self.max_steps}")
+
+    @property
+    def driver(self) -> str:
+        """Who drives, and who tells the actions if that is another: an episode's source, but for its look."""
+        return EXPERT if self.pilot is None else LABELLED if self.labels else PILOT
 
     def look(self, seed: int) -> str | None:
         """The render look of the episode of this seed, None for that of its cameras."""
@@ -45,22 +64,24 @@ class Recipe:
 class Recorder:
     """Records attempts one after the other; keeps the simulators of one task open."""
 
-    def __init__(self, recipe: Recipe, act: Act | None = None):
-        self.recipe, self.act = recipe, act
+    def __init__(self, recipe: Recipe):
+        self.recipe = recipe
         self._envs: dict[tuple[str, str | None], Env] = {}
 
     def record(self, job: Job) -> Episode | None:
-        task, seed = job
-        look = self.recipe.look(seed)
-        driver = "expert" if self.act is None else "policy"
+        (task, seed), recipe = job, self.recipe
+        look = recipe.look(seed)
+        env = self._env(task, look)
         return demonstrate(
-            self._env(task, look),
+            env,
             seed,
-            noise=self.recipe.noise,
-            hold=self.recipe.hold,
-            act=self.act,
-            keep_failures=self.recipe.keep_failures,
-            source=driver if look is None else f"{driver}@{look}",
+            noise=recipe.noise,
+            hold=recipe.hold,
+            act=None if recipe.pilot is None else recipe.pilot.begin(env.task, seed),
+            keep_failures=recipe.keep_failures,
+            source=recipe.driver if look is None else f"{recipe.driver}@{look}",
+            labels=recipe.labels,
+            max_steps=recipe.max_steps,
         )
 
     def close(self) -> None:
@@ -94,8 +115,8 @@ class Crew(Protocol):
 class Alone:
     """A crew of one: this process."""
 
-    def __init__(self, recipe: Recipe, act: Act | None = None):
-        self._recorder = Recorder(recipe, act)
+    def __init__(self, recipe: Recipe):
+        self._recorder = Recorder(recipe)
         self._jobs: list[Job] = []
 
     @property

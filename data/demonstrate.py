@@ -9,10 +9,41 @@ import numpy as np
 
 from ..envs.base import Env
 from ..envs.errors import UserError
-from ..envs.spec import Embodiment, Field
+from ..envs.spec import Embodiment, Field, Task
 from .schema import Episode
 
 Act = Callable[[dict[str, Any]], np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pilot:
+    """A policy that drives in the expert's place.
+
+    name: of its weights, kept in the store · begin: task and seed of an episode → the function that acts in it. Where
+    several processes record, `begin` is sent to each, so it must be picklable.
+    """
+
+    name: str
+    begin: Callable[[Task, int], Act]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """The expert says what it would do at every step of another's drive: `action` is the expert's and
+    `action_executed` what was done (DAgger; Ross, Gordon and Bagnell 2011).
+
+    beta: share of the steps, each drawn for itself, at which the expert also acts.
+    """
+
+    beta: float = 0.0
+
+    def __post_init__(self):
+        if not 0 <= self.beta <= 1:
+            raise UserError(f"beta is the share of steps at which the expert acts, from 0 to 1, got {self.beta}")
+
+
+EXPERT, PILOT, LABELLED = "expert", "policy", "policy+expert"
+"""Sources of an episode: who drove, and where the expert told the actions of another's drive, that too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +79,7 @@ class Noise:
 
 @dataclass(kw_only=True)
 class _Course:
-    """What was done in an attempt, (N, A) each, and whether it succeeded."""
+    """What is to be learned from an attempt and what was done in it, (N, A) each, and whether it succeeded."""
 
     action: np.ndarray
     executed: np.ndarray
@@ -56,18 +87,30 @@ class _Course:
 
 
 def demonstrate(
-    env: Env, seed: int, *, noise: Noise, hold: int, act: Act | None, keep_failures: bool, source: str
+    env: Env,
+    seed: int,
+    *,
+    noise: Noise,
+    hold: int,
+    act: Act | None,
+    keep_failures: bool,
+    source: str,
+    labels: Labels | None = None,
+    max_steps: int | None = None,
 ) -> Episode | None:
     """Attempt the task of `env` from `seed` and return the episode; None for a failure that is not kept.
 
-    Without `act` the environment's expert drives. It stops `hold` steps after the first success, so that
-    staying is learned too, or at the task's step limit. Equal arguments give equal episodes, bit for bit.
+    Without `act` the environment's expert drives; with it and `labels` the expert tells what it would have done. It
+    stops `hold` steps after the first success, so that staying is learned too, or at the task's step limit, or after
+    `max_steps`. Equal arguments give equal episodes, bit for bit.
     An expert needs no pictures: its course is simulated first and, if kept, driven again before the cameras.
     """
     rng = np.random.default_rng([seed, zlib.crc32(env.task.id.encode())])
-    pushes = noise.draw(env.embodiment, env.task.max_steps, rng)
+    steps = min(env.task.max_steps, max_steps or env.task.max_steps)
+    pushes = noise.draw(env.embodiment, steps, rng)
+    by_expert = rng.random(steps) < (labels.beta if labels else 0.0)
     if act is not None:
-        course, frames = _drive(env, seed, pushes, hold, act)
+        course, frames = _drive(env, seed, pushes, hold, act, by_expert if labels else None)
     else:
         course, _ = _drive(env, seed, pushes, hold, None)
         frames = _film(env, seed, course.executed) if course.success or keep_failures else []
@@ -76,20 +119,25 @@ def demonstrate(
     return _episode(env, seed, course, frames, source)
 
 
-def _drive(env: Env, seed: int, pushes: np.ndarray, hold: int, act: Act | None) -> tuple[_Course, list[dict]]:
+def _drive(
+    env: Env, seed: int, pushes: np.ndarray, hold: int, act: Act | None, by_expert: np.ndarray | None = None
+) -> tuple[_Course, list[dict]]:
+    """by_expert (N,) bool: the expert labels every step and acts at these; None: who drives says what is learned."""
     low, high = env.embodiment.action_low, env.embodiment.action_high
     obs, _ = env.reset(seed=seed)
     actions, executed, frames = [], [], []
     left, success, done = hold, False, False
     while not done:
+        step = len(executed)
         frames.append(_seen(env, obs) if act else {})
-        action = np.clip(np.float32(act(obs) if act else env.expert_action()), low, high)
-        actions.append(action)
-        executed.append(np.clip(action + pushes[len(executed)], low, high))
+        own = np.clip(np.float32(act(obs) if act else env.expert_action()), low, high)
+        actions.append(own if by_expert is None else np.clip(env.expert_action(), low, high))
+        moved = own if by_expert is None or not by_expert[step] else actions[-1]
+        executed.append(np.clip(moved + pushes[step], low, high))
         _, reached, truncated = env.advance(executed[-1])
         left -= success
         success = success or reached
-        done = truncated or (success and left <= 0)
+        done = truncated or len(executed) == len(pushes) or (success and left <= 0)
         if act and not done:
             obs = env.observe()
     return _Course(action=np.stack(actions), executed=np.stack(executed), success=success), frames

@@ -44,7 +44,8 @@ class Metaworld(MujocoEnv):
         self._mujoco = import_mujoco()
         self._sim = bare(task.name)
         super().__init__(EMBODIMENT, task, self._sim.model, self._sim.data, cameras=cameras, privileged=privileged)
-        _mark_goal(self._mujoco, self._sim.model, task.name)
+        if not any(camera.look == "stock" for camera in self.embodiment.cameras):
+            _mark_goal(self._mujoco, self._sim.model, task.name)
         self._policy = _policies()[task.name]()
         self._pristine = _Pristine(self._sim)
         self._obs = np.zeros(39)

@@ -71,7 +71,7 @@ class PushT(Env):
         return np.clip(target, 0, BOARD).astype(np.float32)
 
     def _draw(self, camera: Camera) -> tuple[np.ndarray, None]:
-        if camera.look == "reference":
+        if camera.look != "fast":
             return np.ascontiguousarray(self._sim._get_img(self._sim._draw(), camera.width, camera.height)), None
         scale = np.array([camera.width, camera.height]) / BOARD
         picture = np.full((camera.height, camera.width, 3), _COLOURS["board"], np.uint8)

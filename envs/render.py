@@ -1,4 +1,4 @@
-"""Offscreen MuJoCo rendering in two looks: `fast` to collect and act, `reference` as the simulator draws.
+"""Offscreen MuJoCo rendering in two looks: `fast` to collect and act, `reference` (and `stock`) as the simulator draws.
 
 On a software rasteriser a Metaworld frame spends almost all of its time on what a policy does not need: a
 4096-pixel shadow map, a mirrored copy of the scene for each of five reflecting surfaces, and four samples a
@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from .errors import UserError, choose
 from .spec import Camera
@@ -89,7 +90,7 @@ class Renderer:
         self._model = model
         self._mounts = {camera.name: mount(model, camera) for camera in cameras}
         self._looks: dict[str, _Look] = {}
-        self._gl = _gl_context(max(c.width for c in cameras), max(c.height for c in cameras))
+        self._gl = _gl_context(max(c.drawn[1] for c in cameras), max(c.drawn[0] for c in cameras))
         _open.add(self)
         _close_at_exit()
         by_look = {camera.look: [c for c in cameras if c.look == camera.look] for camera in cameras}
@@ -141,7 +142,7 @@ class _Look:
 
     def __init__(self, mujoco: Any, model: Any, look: str, cameras: Sequence[Camera]):
         self._mujoco = mujoco
-        with _settings(model, look, max(c.width for c in cameras), max(c.height for c in cameras)):
+        with _settings(model, look, max(c.drawn[1] for c in cameras), max(c.drawn[0] for c in cameras)):
             self.context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
         self.context.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR
         self.scene = mujoco.MjvScene(model, _MAX_GEOMS)
@@ -151,12 +152,15 @@ class _Look:
 
     def draw(self, camera: Camera) -> tuple[np.ndarray, np.ndarray | None]:
         """The raw picture as GL gives it, lowest row first, and the raw depth buffer."""
-        rect = self._mujoco.MjrRect(0, 0, camera.width, camera.height)
-        rgb = np.empty((camera.height, camera.width, 3), np.uint8)
-        depth = np.empty((camera.height, camera.width), np.float32) if camera.depth else None
+        height, width = camera.drawn
+        rect = self._mujoco.MjrRect(0, 0, width, height)
+        rgb = np.empty((height, width, 3), np.uint8)
+        depth = np.empty((height, width), np.float32) if camera.depth else None
         self._mujoco.mjr_setBuffer(self._mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self.context)
         self._mujoco.mjr_render(rect, self.scene, self.context)
         self._mujoco.mjr_readPixels(rgb, depth, rect, self.context)
+        if camera.source is not None:
+            rgb = np.asarray(Image.fromarray(rgb).resize((camera.width, camera.height), Image.Resampling.BOX))
         return rgb, depth
 
     def free(self) -> None:

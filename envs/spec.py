@@ -15,7 +15,7 @@ import numpy as np
 from .errors import UserError
 from .limits import Limit, check
 
-Look = Literal["fast", "reference"]
+Look = Literal["fast", "reference", "stock"]
 Flip = Literal["none", "rot180"]
 
 
@@ -25,7 +25,8 @@ class Camera:
 
     `mount` names the simulator's camera (or the driver's device); `pos` [m, world frame] moves it if given.
     `flip` is what turns the raw picture upright as a person sees it; stored pictures are already upright.
-    `look`: 'fast' has no shadows, multisampling or reflections, 'reference' is the simulator's own.
+    `look`: 'fast' has no shadows, multisampling or reflections, 'reference' is the simulator's own, 'stock' that with
+    goal markers as small as the simulator draws them. `source`: drawn so many pixels wide and averaged down to size.
     """
 
     name: str
@@ -37,10 +38,27 @@ class Camera:
     flip: Flip = "none"
     look: Look = "fast"
     depth: bool = False
+    source: int | None = None
 
     def __post_init__(self):
+        if self.source is not None and (self.source < self.width or self.depth):
+            raise UserError(
+                f"camera {self.name!r}: source={self.source} is drawn and averaged down to {self.width} pixels, so it "
+                "is at least as many, and has no depth"
+            )
         if self.height < 1 or self.width < 1:
             raise UserError(f"camera {self.name!r}: size must be positive, got {self.height} x {self.width}")
+
+    @property
+    def drawn(self) -> tuple[int, int]:
+        """Height and width of what is drawn, before it is averaged down."""
+        factor = 1 if self.source is None else self.source / self.width
+        return round(self.height * factor), round(self.width * factor)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A dictionary of its fields; `source` is not mentioned where there is none, as before it could be."""
+        d = dataclasses.asdict(self)
+        return d if self.source is not None else {k: v for k, v in d.items() if k != "source"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +165,7 @@ class Embodiment:
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary; `from_dict` is its exact inverse. What nobody has said is not mentioned, as before
         it could be: what is named after the dictionary keeps its name."""
-        d = json.loads(json.dumps(dataclasses.asdict(self)))
+        d = json.loads(json.dumps({**dataclasses.asdict(self), "cameras": [c.to_dict() for c in self.cameras]}))
         if not self.limits:
             del d["limits"]
         for each in (*d["state"], *d["action"], *d["privileged"]):
@@ -177,12 +195,15 @@ class Embodiment:
     def differences(self, other: "Embodiment", *, ignore_look: bool = True) -> list[str]:
         """Where two specs disagree, one line each as 'what: self's, other's'. Empty when compatible.
 
-        The render look is ignored by default: stores may mix looks, and a policy may see either. So are places that
+        The render look is ignored by default, and the size that is drawn before it is averaged down: stores may mix
+        looks, and a policy may see any. So are places that
         only one of the two tells, and limits: they bind whoever drives the robot and change nothing of what a policy
         sees or says.
         """
         lines: list[str] = []
-        _compare("", self.to_dict(), other.to_dict(), lines, skip={"limits"} | ({"look"} if ignore_look else set()))
+        _compare(
+            "", self.to_dict(), other.to_dict(), lines, skip={"limits"} | ({"look", "source"} if ignore_look else set())
+        )
         return lines
 
 
@@ -215,13 +236,15 @@ def _compare(where: str, a: Any, b: Any, lines: list[str], skip: set[str]) -> No
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A task of a robot: `id` is 'suite/name', the instruction is one unique sentence."""
+    """A task of a robot: `id` is 'suite/name', the instruction is one unique sentence. Tasks of one scene look alike at
+    first sight, so that the instruction tells which it is."""
 
     id: str
     instruction: str
     success: str
     max_steps: int
     group: str = ""
+    scene: str = ""
 
     @property
     def name(self) -> str:

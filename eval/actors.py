@@ -37,9 +37,10 @@ class InsideActor:
 
 @dataclass(kw_only=True)
 class PolicyActor:
-    """A policy with how it is used: actions per look, ensembling, and the padded batch shape.
+    """A policy with how it is used: solver steps, actions per look, ensembling, and the padded batch shape.
 
-    n_action_steps: default the policy's own, or 1 with ensembling. ensemble: the exponential weight m of
+    solver_steps: of the denoising of a chunk; None: the policy's own. n_action_steps: default the policy's own,
+    or 1 with ensembling. ensemble: the exponential weight m of
     temporal ensembling (Zhao et al. 2023, ACT: w_i = exp(−m i), i = 0 for the oldest chunk); None: off.
     batch_shape: rows of every inference call. Calls with fewer looks are padded to it, so that the same
     kernels run and a row's result does not depend on its neighbours. Default 4 on a CPU, 32 on a GPU.
@@ -51,9 +52,15 @@ class PolicyActor:
     n_action_steps: int | None = None
     ensemble: float | None = None
     batch_shape: int | None = None
+    solver_steps: int | None = None
     about: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
+        if self.solver_steps is not None:
+            if not hasattr(self.policy, "in_steps"):
+                raise UserError(f"solver_steps={self.solver_steps} would be ignored: {self.name} denoises elsewhere")
+            policy: Any = self.policy
+            self.policy = policy.in_steps(self.solver_steps)
         own = 1 if self.ensemble is not None else int(self.policy.n_action_steps)
         self.n_action_steps = own if self.n_action_steps is None else int(self.n_action_steps)
         if not 1 <= self.n_action_steps <= self.policy.horizon:
@@ -128,6 +135,7 @@ class PolicyActor:
             "n_action_steps": self.n_action_steps,
             "ensemble": self.ensemble,
             "batch_shape": self.batch_shape,
+            **({} if self.solver_steps is None else {"solver_steps": self.solver_steps}),
             "device": str(getattr(self.policy, "device", "cpu")).split(":")[0],
             **self._runtime,
         }
@@ -242,7 +250,8 @@ def about_checkpoint(folder: Path) -> dict[str, Any]:
     alignment: weight of the loss that pulls image tokens towards simulator state; None where no run tells.
     """
     about: dict[str, Any] = {"checkpoint": folder.name, "alignment": None}
-    run = folder.parent.parent / "run.json"  # RUN/checkpoints/STEP
-    if run.is_file():
-        about["alignment"] = json.loads(run.read_text())["config"].get("train", {}).get("align")
+    for run in (folder / "run.json", folder.parent.parent / "run.json"):  # packed, or RUN/checkpoints/STEP
+        if run.is_file():
+            about["alignment"] = json.loads(run.read_text())["config"].get("train", {}).get("align")
+            break
     return about

@@ -153,13 +153,40 @@ def _interval(value: float, ci95: Sequence[float], *, sign: bool = False) -> str
     return f"{100 * value:{plus}.0f} [{100 * ci95[0]:{plus}.0f}, {100 * ci95[1]:{plus}.0f}]"
 
 
-def write_comparison(folder: Path, arms: Sequence[Arm], baseline: str, pooled: Sequence[Arm] = ()) -> dict[str, Any]:
-    """Write comparison.json, comparison.md and comparison.png into the folder; returns the summary."""
+def write_comparison(
+    folder: Path,
+    arms: Sequence[Arm],
+    baseline: str,
+    pooled: Sequence[Arm] = (),
+    curves: Mapping[str, Mapping[float, str]] | None = None,
+) -> dict[str, Any]:
+    """Write comparison.json, comparison.md and comparison.png into the folder, and curves.png if there are any; returns
+    the summary. curves: {what varies: {its value: arm}}."""
     summary = summarise(arms, baseline, pooled)
     write_json(folder / "comparison.json", summary)
     (folder / "comparison.md").write_text(table(summary))
     draw(summary, folder / "comparison.png")
+    if curves:
+        draw_curves(summary, curves, folder / "curves.png")
     return summary
+
+
+def draw_curves(summary: Mapping[str, Any], curves: Mapping[str, Mapping[float, str]], path: Path) -> None:
+    """Success with its interval over what varies, a panel for each; of arms that have run."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4 * len(curves), 3.2), layout="constrained")
+    for axes, (what, arms) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
+        rows = {value: summary["arms"][arm] for value, arm in sorted(arms.items()) if arm in summary["arms"]}
+        rates = [100 * row["success"] for row in rows.values()]
+        for value, row in rows.items():
+            axes.plot([value, value], [100 * x for x in row["ci95"]], color="#9ecae1", lw=2)
+        axes.plot(list(rows), rates, "o-", color="#08519c")
+        axes.set(xlabel=what, ylabel="success [%]", ylim=(0, 100), xscale="log", xticks=sorted(arms))
+        axes.set_xticklabels([f"{value:g}" for value in sorted(arms)])
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
 
 
 def draw(summary: Mapping[str, Any], path: Path) -> None:

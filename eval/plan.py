@@ -1,6 +1,5 @@
 """What is rolled out: the tasks, and the episodes of each."""
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +42,6 @@ class Plan:
 
     def describe(self) -> dict[str, Any]:
         """What decides the records and must be the same to resume; how much is filmed is not part of it."""
-        cameras = None if self.cameras is None else [dataclasses.asdict(camera) for camera in self.cameras]
+        cameras = None if self.cameras is None else [camera.to_dict() for camera in self.cameras]
         tasks = [task.id for task in self.tasks]
         return {"tasks": tasks, "cameras": cameras} | {k: getattr(self, k) for k in ("episodes", "seed", "max_steps")}

@@ -16,9 +16,10 @@ Key = tuple[int, ...]  # (seed, episode, step)
 class Policy(Protocol):
     """What a rollout needs of a policy; `foreact.policy.load_policy` returns one.
 
-    It may have more: `obs_stride` (default 1), `device`, where `can_continue` the argument `committed` of `act`, a list
-    of the actions (d, A) or None with which each chunk begins, and where `can_imagine`: `future_offsets` and
-    `imagine(observations, instructions, keys)` → {camera: (B, F, H, W, 3) u8}.
+    It may have more: `obs_stride` (default 1), `device`, `in_steps(n)` → the same in n solver steps, where
+    `can_continue` the argument `committed` of `act`, a list of the actions (d, A) or None with which each chunk begins,
+    and where `can_imagine`: `future_offsets` and `imagine(observations, instructions, keys)` → {camera: (B, F, H, W, 3)
+    u8}.
     """
 
     @property

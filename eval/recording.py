@@ -1,19 +1,25 @@
-"""Record fresh episodes of a task with a checkpoint's cameras, driven by the expert or by the checkpoint itself."""
+"""A checkpoint at the wheel: fresh episodes of a task, driven by it or by the expert, and the pilot of a collection."""
 
 import dataclasses
 from collections import deque
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import envs
-from ..data.demonstrate import Noise, demonstrate
+from ..data.demonstrate import Act, Noise, Pilot, demonstrate
 from ..data.store import Store
 from ..envs.errors import choose
+from ..envs.spec import Task
 from ..envs.waypoints import Planner
-from ..policy import Policy
-from .stage import stack
+from ..policy import Policy, load_policy
+from ..policy.checkpoint import find_checkpoint
+from ..policy.device import on_threads
+from ..policy.fingerprint import fingerprint
+from .stage import check_embodiment, stack
 
 HOLD = 16  # steps after success: the last foreseen frames are then real as well
 
@@ -30,8 +36,7 @@ def record(policy: Policy, task: str, episodes: int, path: Path, *, driver: str 
         begun = path.exists()
         with Store.open(path, "a") if begun else Store.create(path, env.embodiment, privileged=False) as store:
             for i in range(seed + len(store), seed + episodes):
-                kind = PoseDriver if policy.poses else Driver
-                act = kind(policy, env.task.instruction, i) if driver == "policy" else None
+                act = _driver(policy, env.task.instruction, i) if driver == "policy" else None
                 options: dict[str, Any] = {"noise": Noise(std=0.0), "hold": HOLD, "keep_failures": True}
                 episode = demonstrate(env, i, act=act, source=driver, **options)
                 assert episode is not None
@@ -39,6 +44,44 @@ def record(policy: Policy, task: str, episodes: int, path: Path, *, driver: str 
     finally:
         env.close()
     return Store.open(path)
+
+
+def pilot(checkpoint: Path | str, device: str = "auto") -> tuple[Policy, Pilot]:
+    """A checkpoint that drives while `data.collect` records, and its policy: whose tasks and cameras it takes."""
+    folder = str(find_checkpoint(checkpoint))
+    policy = _loaded(folder, device)
+    return policy, Pilot(name=fingerprint(policy.model), begin=_Begin(folder, device))
+
+
+@dataclass(frozen=True)
+class _Begin:
+    """Episodes with a checkpoint, loaded once in each process that records. On one thread, as all those are: then the
+    same actions, bit for bit, whoever records. Raises `UserError` where the task's robot is not the policy's."""
+
+    checkpoint: str
+    device: str
+
+    def __call__(self, task: Task, seed: int) -> Act:
+        known = _loaded(self.checkpoint, self.device)
+        robot = envs.embodiment(task.id)
+        policy = known.on(robot.name)
+        check_embodiment(policy.embodiment, dataclasses.replace(robot, cameras=policy.embodiment.cameras), task.id)
+        drive = _driver(policy, task.instruction, seed)
+
+        def act(observation: dict[str, Any]) -> np.ndarray:
+            with on_threads(1):
+                return drive(observation)
+
+        return act
+
+
+@lru_cache(maxsize=1)
+def _loaded(folder: str, device: str) -> Policy:
+    return load_policy(folder, device)
+
+
+def _driver(policy: Policy, instruction: str, seed: int) -> Act:
+    return (PoseDriver if policy.poses else Driver)(policy, instruction, seed)
 
 
 class Driver:

@@ -14,7 +14,7 @@ from ..envs.errors import UserError
 from .results import alignment, percent
 
 MAX_FAILURES = 60  # rows of the failure table; results.json has all
-SKIPPED = {"step", "epoch", "time", "seconds", "elapsed"}  # of metrics.jsonl: axes, not curves
+SKIPPED = {"step", "epoch", "time", "seconds", "minutes", "elapsed"}  # of metrics.jsonl: axes, not curves
 
 
 def write_report(folder: Path | str, results: Mapping[str, Any] | None = None, run: Path | str | None = None) -> Path:
@@ -191,7 +191,13 @@ def _curves(page: Page, folder: Path, run: Path | str | None) -> None:
 
 
 def _family(name: str) -> str:
-    titles = {"loss": "training loss", "val": "held-out loss", "look": "looking", "rollout": "success"}
+    titles = {
+        "loss": "training loss",
+        "val": "held-out loss",
+        "look": "looking",
+        "task": "held-out loss by task",
+        "rollout": "success",
+    }
     return titles.get(name.split("/")[0], name)
 
 

@@ -33,6 +33,7 @@ from .engine import Engine, Job, Running, Schedule
 from .film import write_film
 from .journal import Journal
 from .plan import Plan
+from .protocol import Protocol
 from .report import write_report
 from .results import assemble, show
 from .stage import Look, Start
@@ -47,6 +48,7 @@ def evaluate(
     seed: int = 1000,
     out: Path | str | None = None,
     max_steps: int = 500,
+    solver_steps: int | None = None,
     n_action_steps: int | None = None,
     ensemble: float | None = None,
     batch_size: int | None = None,
@@ -54,6 +56,7 @@ def evaluate(
     workers: int | None = None,
     video: int = 0,
     cameras: Sequence[Camera] | None = None,
+    protocol: Protocol | None = None,
     progress: bool = True,
     resume: bool = True,
     run: Path | str | None = None,
@@ -67,16 +70,18 @@ def evaluate(
     policy: a policy object, a checkpoint's or run's folder, 'expert' or 'random'. tasks: ids or bare names;
     None: those that the checkpoint was trained on (all, for expert and random). Episode i of each task has
     seed `seed + i` and succeeds if the task's rule holds at any step within `max_steps`.
-    n_action_steps, ensemble, batch_size: see `PolicyActor`; batch_size is the padded batch of inference.
+    solver_steps, n_action_steps, ensemble, batch_size: see `PolicyActor`; batch_size is the padded batch of inference.
     n_envs, workers: environments and the processes that hold them; they change the speed and nothing else.
     video: films of the first so many episodes of each task. cameras: other views than the checkpoint's own.
+    protocol: how they are drawn and in which words the tasks are told; None: our own.
     out: a folder for results.json, report.html, videos and the journal from which the same call resumes.
     run: the training run whose curves the report shows; None: `out` or the folder above it, if it holds one.
     device, runtime: for a policy that is loaded here (`policy.runtimes.RUNTIMES`).
 
     Raises `UserError` on a policy that does not fit the environments, before anything is rolled out.
     """
-    options = {"n_action_steps": n_action_steps, "ensemble": ensemble, "batch_shape": batch_size}
+    options = {"solver_steps": solver_steps, "n_action_steps": n_action_steps}
+    options |= {"ensemble": ensemble, "batch_shape": batch_size}
     with beside_workers(policy):
         actor = as_actor(policy, device=device, runtime=runtime, **options)
         world = import_module(registry)
@@ -84,18 +89,20 @@ def evaluate(
             actor = _on_robot(actor, _names(actor, tasks, world), world, n_action_steps)
         if cameras is None and isinstance(actor, PolicyActor):
             cameras = actor.policy.embodiment.cameras
+        protocol = protocol or Protocol()
         plan = Plan(
-            tasks=tuple(world.task(name) for name in _names(actor, tasks, world)),
+            tasks=protocol.told([world.task(name) for name in _names(actor, tasks, world)]),
             episodes=episodes,
             seed=seed,
             max_steps=max_steps,
-            cameras=None if cameras is None else tuple(cameras),
+            cameras=protocol.cameras(cameras),
             video=video,
         )
-        with Journal(out, actor.identity() | plan.describe(), resume=resume) as journal:
+        settings = plan.describe() | protocol.describe(plan.tasks)
+        with Journal(out, actor.identity() | settings, resume=resume) as journal:
             pool_of = partial(make_pool, actor=actor, n_envs=n_envs, workers=workers, registry=registry)
             seconds = _roll_out(actor, plan, journal, pool_of, progress)
-            about = {"policy": actor.describe(), "settings": plan.describe()}
+            about = {"policy": actor.describe(), "settings": settings}
             results = assemble(journal.records, plan.tasks, **about, seconds=seconds, command=command)
             if journal.folder is not None:
                 write_json(journal.folder / "results.json", results)

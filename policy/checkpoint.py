@@ -32,6 +32,8 @@ from .settings import build
 from .transforms import Robot, Transforms
 
 FORMAT_VERSION = 1
+PACKAGED = Path(__file__).parents[1] / "pretrained"
+"""Where the policies are that come with foreact."""
 KEPT = 2  # older checkpoints are removed: the one before the newest stays, in case the newest is damaged by others
 
 
@@ -86,14 +88,26 @@ def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
+def packaged_name(path: Path | str) -> str | None:
+    """NAME of 'pretrained/NAME', which is a policy that comes with foreact unless such a folder is here."""
+    parts = Path(path).parts
+    return parts[1] if len(parts) == 2 and parts[0] == PACKAGED.name else None
+
+
 def find_checkpoint(path: Path | str) -> Path:
-    """The checkpoint folder at `path`: itself, or the newest of the run at `path`."""
+    """The checkpoint folder at `path`: itself, or the newest of the run at `path`, or one that comes with foreact.
+
+    Raises `UserError` where there is none; of pretrained/NAME it lists those there are.
+    """
     path = Path(path)
     if any((path / name).is_file() for name in ("policy.json", "tokenizer.json")):
         return path
     pointer = path / "checkpoints" / "latest"
     if pointer.is_file():
         return path / "checkpoints" / pointer.read_text().strip()
+    if (name := packaged_name(path)) is not None:
+        known = {file.parent.name: file.parent for file in PACKAGED.glob("*/policy.json")}
+        return known[choose(name, known or ["none yet"], "pretrained policy")]
     what = "has no checkpoint yet" if path.is_dir() else "does not exist"
     raise UserError(f"{path} {what}; give a run folder of `foreact train` or one of its checkpoints/ folders")
 

@@ -37,8 +37,10 @@ class TrainConfig:
     store without such state · image_shift: largest random shift [pixels] · state_noise: standard deviation of noise on
     the normalised state; in demonstrations it tells what comes next, and a policy that trusts it stops looking (causal
     confusion, de Haan et al. 2019) · early: how much likelier the first `early_steps` steps of an episode are drawn ·
-    accumulate: batches for one update · lora: rank of the change to a trained backbone's weights, 0 to train them whole
-    (`nn.lora`) · recompute: less memory for a third more time (activation checkpointing) ·
+    task_balance: 0 draws every step alike, so that tasks of long episodes fill more of a batch, 1 every task; what is
+    between takes the power of a task's weight · val_per_task: held-out steps of each task whose loss of actions is told
+    apart, 0 for none · accumulate: batches for one update · lora: rank of the change to a trained backbone's weights, 0
+    to train them whole (`nn.lora`) · recompute: less memory for a third more time (activation checkpointing) ·
     reader: of frames, one of `dataset.READERS` · mix, temperature: how much of a batch each robot fills, see
     `Mixture.shares` · every: 0 for never.
     """
@@ -57,6 +59,7 @@ class TrainConfig:
     state_noise: float = 0.0
     early: float = 1.0
     early_steps: int = 10
+    task_balance: float = 0.0
     lora: int = 0
     held_out: float = 0.1
     seed: int = 0
@@ -70,6 +73,7 @@ class TrainConfig:
     workers: int = 0
     log_every: int = 10
     val_every: int = 100
+    val_per_task: int = 0
     save_every: int = 200
     rollout_every: int = 0
 
@@ -83,6 +87,10 @@ class TrainConfig:
             raise UserError(f"lora is a rank, 0 to train all weights, got {self.lora}")
         if self.state_noise < 0:
             raise UserError(f"state_noise is a standard deviation, at least 0, got {self.state_noise}")
+        if not 0 <= self.task_balance <= 1:
+            raise UserError(f"task_balance goes from 0 (by steps) to 1 (all tasks alike), got {self.task_balance}")
+        if self.val_per_task < 0:
+            raise UserError(f"val_per_task is a number of steps, 0 for none, got {self.val_per_task}")
         if not 0 < self.held_out < 1:
             raise UserError(f"held_out is a share of the episodes between 0 and 1, got {self.held_out}")
 

@@ -3,6 +3,7 @@
 import copy
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -71,6 +72,12 @@ class Policy:
         """
         other = copy.copy(self)
         other.transforms = self.transforms.on(robot)
+        return other
+
+    def in_steps(self, steps: int) -> "Policy":
+        """The same weights, denoising in so many solver steps."""
+        other = copy.copy(self)
+        other.config = replace(self.config, solver=replace(self.config.solver, steps=steps))
         return other
 
     @property

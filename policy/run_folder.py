@@ -104,6 +104,7 @@ def draw_curves(records: list[dict[str, Any]], path: Path) -> None:
 
     panels = {
         "loss": [k for k in _keys(records) if k.startswith(("loss", "val/"))],
+        "held-out loss by task": [k for k in _keys(records) if k.startswith("task/")],
         "looking": [k for k in _keys(records) if k.startswith("look/")],
         "experts": [k for k in _keys(records) if k.startswith("experts/")],
         "success": [k for k in _keys(records) if k.startswith("rollout/")],
@@ -117,10 +118,10 @@ def draw_curves(records: list[dict[str, Any]], path: Path) -> None:
             points = [(r["step"], r[key]) for r in records if key in r]
             axes.plot(*zip(*points, strict=True), label=key, lw=1.2)
         axes.set(title=title, xlabel="step")
-        if title == "loss":
+        if title in ("loss", "held-out loss by task"):
             axes.set_yscale("log")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, ncols=1 + len(keys) // 20)
     with whole(path) as draft:
         figure.savefig(draft, format="png", dpi=110)
 

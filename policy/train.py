@@ -119,6 +119,7 @@ def _loop(
     config = trainer.config
     batches = _Timed(trainer.batches())
     began, samples = time.perf_counter(), 0
+    before = next((r["minutes"] for r in reversed(run.records()) if "minutes" in r), 0.0)  # of a run that goes on
     while trainer.step < config.steps:
         try:
             record: dict[str, Any] = trainer.update(batches)
@@ -133,6 +134,7 @@ def _loop(
         if _due(step, config.log_every) or last or any("/" in k and not k.startswith("loss/") for k in record):
             seconds = time.perf_counter() - began
             speed = {"samples_per_s": samples / seconds, "waiting_for_data": batches.waited / seconds}
+            speed["minutes"] = before + seconds / 60
             run.log({"step": step, **record, **speed})
         if _due(step, config.save_every) or last or interrupts.asked:
             trainer.save(run.path)

@@ -27,7 +27,7 @@ from .model import Model
 from .nn.lora import merged, patch
 from .policy import Policy
 from .tokens.kl import Tokenizer
-from .validate import looking, told, validation_loss
+from .validate import looking, loss_of_tasks, told, validation_loss
 
 log = logging.getLogger(__name__)
 
@@ -87,9 +87,12 @@ class Trainer(Fitting[Model]):
                 block.compile()
 
     def _weights(self, data: Dataset) -> np.ndarray | None:
-        """How likely each sample is drawn: those that reward looking more often."""
+        """How likely each sample is drawn: those that reward looking more often, and those of tasks with few steps."""
         config = self.config
-        return None if config.early == 1 else np.where(data.step < config.early_steps, config.early, 1.0)
+        if config.early == 1 and config.task_balance == 0:
+            return None
+        weights = np.where(data.step < config.early_steps, config.early, 1.0)
+        return weights / np.bincount(data.task, weights)[data.task] ** config.task_balance
 
     def losses(self, sources: Batches, generator: torch.Generator) -> Losses:
         with autocast(self.precision, self.device):
@@ -121,6 +124,9 @@ class Trainer(Fitting[Model]):
             alignment=self.alignment,
         )  # fmt: skip
         numbers = {f"val/{k}": v for k, v in losses.items() if "/" not in k}
+        if self.config.val_per_task:
+            of_tasks = loss_of_tasks(policy, held_out, most=self.config.val_per_task, precision=self.precision)
+            numbers |= {f"task/{name}": loss for name, loss in of_tasks.items()}
         return numbers | {f"look/{k}": v for k, v in looking(policy, held_out).items()}
 
     def draw(self, run: Path) -> None:

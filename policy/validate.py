@@ -28,8 +28,30 @@ def validation_loss(
     alignment: Alignment | None = None,
 ) -> dict[str, float]:
     """Loss parts over up to `batches` batches spread evenly over the held-out steps, with the same noise each time."""
-    device = policy.device
     rows = np.linspace(0, len(dataset) - 1, min(len(dataset), batch_size * batches)).astype(np.int64)
+    return _losses(policy, dataset, rows, batch_size, precision, alignment)
+
+
+def loss_of_tasks(policy: Policy, dataset: Dataset, *, most: int, precision: str) -> dict[str, float]:
+    """Loss of actions of each task by its bare name, over up to `most` of its held-out steps, spread evenly."""
+    found = {}
+    for task in np.unique(dataset.task):
+        own = np.flatnonzero(dataset.task == task)
+        rows = own[np.linspace(0, len(own) - 1, min(len(own), most)).astype(np.int64)]
+        found[dataset.tasks[task].split("/")[-1]] = _losses(policy, dataset, rows, most, precision)
+    return {task: losses["action"] for task, losses in found.items() if "action" in losses}
+
+
+def _losses(
+    policy: Policy,
+    dataset: Dataset,
+    rows: np.ndarray,
+    batch_size: int,
+    precision: str,
+    alignment: Alignment | None = None,
+) -> dict[str, float]:
+    """Mean loss parts of these samples."""
+    device = policy.device
     totals: dict[str, float] = {}
     with torch.inference_mode():
         for i, batch in enumerate(_chunks(dataset, rows, batch_size)):

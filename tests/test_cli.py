@@ -46,6 +46,25 @@ def test_every_verb_composes():
         (["bench", "nothing"], "unknown benchmark 'nothing'; choose one of: act, eval, loader, render, train"),
         (["data", "info", "nowhere"], "no store at nowhere"),
         (["quickstart", "train.speed=9"], "speed"),
+        (["collect", "episodes=1", "out=o"], "needs tasks=, or policy=RUN"),
+        (
+            ["collect", "tasks=[push]", "episodes=1", "out=o", "relabel=expert"],
+            "relabel=expert would be ignored: policy=expert",
+        ),
+        (
+            ["collect", "episodes=1", "out=o", "policy=nowhere", "beta=0.5"],
+            "beta=0.5 would be ignored: without relabel",
+        ),
+        (["collect", "episodes=1", "out=o", "policy=nowhere", "pixels=64"], "pixels=64 would be ignored"),
+        (
+            ["collect", "episodes=1", "out=o", "policy=nowhere", "relabel=me"],
+            "unknown relabel 'me'; choose one of: expert",
+        ),
+        (["collect", "episodes=1", "out=o", "policy=nowhere"], "nowhere does not exist"),
+        (["eval", "checkpoint=pretrained/nothing"], "unknown pretrained policy 'nothing'; choose one of:"),
+        (["eval", "policy=expert", "protocol=mine"], "protocol/mine"),
+        (["eval", "policy=expert", "solver_steps=3"], "solver_steps would be ignored"),
+        (["pack", "checkpoint=nowhere", "out=o"], "nowhere does not exist"),
     ],
 )
 def test_bad_input_is_one_message_and_status_two(argv, message, capsys, tmp_path, monkeypatch):

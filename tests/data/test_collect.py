@@ -11,7 +11,7 @@ import pytest
 from foreact import envs
 from foreact.data.agenda import Agenda, Todo
 from foreact.data.collect import FIRST_SEED, SEEDS_PER_RUN, collect
-from foreact.data.demonstrate import Noise
+from foreact.data.demonstrate import Noise, Pilot
 from foreact.data.schema import Episode
 from foreact.data.store import Store
 from foreact.envs.base import Env
@@ -163,7 +163,10 @@ def test_growing_gives_the_same_store_as_collecting_at_once(toys, tmp_path):
         ({"hold": 9}, "hold: 5 there, 9 now"),
         ({"successes_only": False}, "successes_only"),
         ({"cameras": [Camera(name="main", mount="top", height=9, width=8)]}, "embodiment cameras"),
-        ({"act": lambda obs: np.zeros(3)}, "driver: 'expert' there, 'policy' now"),
+        (
+            {"pilot": Pilot(name="p", begin=lambda task, seed: lambda obs: np.zeros(3))},
+            "driver: 'expert' there, 'policy' now",
+        ),
     ],
 )
 def test_other_settings_there_are_told_apart(toys, tmp_path, change, message):
@@ -195,7 +198,7 @@ def test_a_policy_can_drive(toys, tmp_path):
         assert observation["images"]["main"].shape == (8, 8, 3)
         return np.float32([1, 0, 0])
 
-    store = run(tmp_path / "s", episodes=2, act=act, successes_only=False, noise=0)
+    store = run(tmp_path / "s", episodes=2, pilot=Pilot(name="p", begin=lambda task, seed: act))
     assert set(store.meta.source) == {"policy"}
     np.testing.assert_array_equal(store.read("action")[:, :2], np.float32([[1, 0]]).repeat(store.n_steps, 0))
 

@@ -52,7 +52,9 @@ def test_named_views_of_a_suite():
     main, top = envs.views("metaworld/push-v3", ["main", "top"], pixels=32)
     assert main == replace(default[0], height=32, width=32)
     assert (top.name, top.mount, top.width) == ("top", "topview", 32)
-    with pytest.raises(envs.UserError, match="unknown camera 'ceiling'; choose one of: main, top, wrist"):
+    with pytest.raises(
+        envs.UserError, match="unknown camera 'ceiling'; choose one of: main, near, near_top, top, wrist"
+    ):
         envs.views("reach", ["ceiling"])
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import threading
 import time
 from pathlib import Path
@@ -128,3 +129,27 @@ def _serving(actor, *, load=None, **settings):
 def serving():
     """Serves an actor from a thread: `with serving(actor, **settings) as server`, which then listens."""
     return _serving
+
+
+@pytest.fixture(scope="session")
+def metaworld_run(tmp_path_factory):
+    """A run of two updates on random episodes of two Metaworld tasks at 32 pixels: fast, and good for nothing."""
+    pytest.importorskip("torch")
+    import yaml
+    from foreact import envs
+    from foreact.configs import __path__ as folders
+    from foreact.data.schema import fake_episode
+    from foreact.data.store import Store
+    from foreact.policy import ModelConfig, TrainConfig, train
+    from foreact.policy.config import build
+
+    tmp, tasks = tmp_path_factory.mktemp("run"), ("metaworld/button-press-v3", "metaworld/reach-v3")
+    robot = dataclasses.replace(envs.embodiment(tasks[0]), cameras=tuple(envs.views(tasks[0], ["main"], 32)))
+    with Store.create(tmp / "data", robot, privileged=False) as store:
+        for i in range(4):
+            episode = fake_episode(robot, steps=20, seed=i, task=tasks[i % 2])
+            store.append(dataclasses.replace(episode, instruction=envs.task(tasks[i % 2]).instruction))
+    text = (Path(next(iter(folders))) / "model/joint/tiny.yaml").read_text()
+    preset = build(ModelConfig, yaml.safe_load(text) | {"pixels": 32, "instruction": "table"})
+    short = TrainConfig(steps=2, batch_size=4, warmup=1, held_out=0.5, align=0.0, precision="fp32", device="cpu")
+    return train(tmp / "data", preset, short, tmp / "run", command=f"foreact train data={tmp}/data", progress=False)

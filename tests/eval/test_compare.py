@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 from foreact import comparison
+from foreact.commands import as_overrides, config_of
 from foreact.envs.errors import UserError
 from foreact.eval.compare import Arm, summarise, table, together, write_comparison
 from foreact.eval.paired import Outcomes, Spread, interval
@@ -187,6 +188,51 @@ class TestPlan:
     def test_an_unknown_name_lists_the_known(self):
         with pytest.raises(UserError, match=r"unknown comparison .* choose one of: .*joint"):
             comparison.load("jiont", [])
+
+    def test_arms_of_one_checkpoint_are_evaluated_alone_and_drawn(self, tmp_path, monkeypatch):
+        asked = []
+
+        def evaluate(config):
+            asked.append((config["checkpoint"], config["solver_steps"], config["episodes"]))
+            good = [True, config["solver_steps"] != 1, True]
+            rows = {
+                t: {"episodes": [{"seed": 1000 + i, "success": x} for i, x in enumerate(good)]} for t in config["tasks"]
+            }
+            folder = tmp_path / config["out"]
+            folder.mkdir(parents=True)
+            (folder / "results.json").write_text(json.dumps({"per_task": rows}))
+
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(comparison.commands, "train", lambda config: pytest.fail("nothing is to be trained"))
+        monkeypatch.setattr(comparison.commands, "evaluate", evaluate)
+        text = (
+            "name: c\nbaseline: a\ntasks: [reach-v3]\nout: o\ncheckpoint: runs/x\nseeds: [0, 1]\neval: {episodes: 3}\n"
+            "arms: {a: {checkpoint: true}, b: {checkpoint: true, eval: {solver_steps: 1}}}\n"
+            "curves: {solver steps: {1: b, 10: a}}\n"
+        )
+        path = self.write(tmp_path, text)
+        summary = comparison.compare(path, [])
+        assert asked == [("runs/x", None, 3), ("runs/x", 1, 3)]  # once, whatever the training seeds
+        assert summary["arms"]["b"]["against"]["difference"] == pytest.approx(-1 / 3)
+        assert (tmp_path / "o" / "curves.png").stat().st_size > 5000
+        comparison.compare(path, [])
+        assert len(asked) == 2
+        with pytest.raises(UserError, match="arm 'a' evaluates one checkpoint= of all tasks; say which"):
+            comparison.load(self.write(tmp_path, text.replace("checkpoint: runs/x\n", "")), [])
+
+    def test_a_comparison_of_an_experiment_takes_its_settings(self, monkeypatch):
+        monkeypatch.setenv("FOREACT_HOME", "home")
+        plan = comparison.load("metaworld10", ["eval.video=0"])
+        shared = config_of("run", ["experiment=metaworld10"])["train"]
+        train, evaluate = comparison._settings(plan, "demonstrations-10", 0, plan.tasks)
+        assert train == {**shared, "data": [{"path": "home/metaworld10/data", "episodes": [0, 10]}], "seed": 0,
+                         "out": "home/compare-metaworld10/demonstrations-10/seed0"}  # fmt: skip
+        assert (evaluate["video"], len(evaluate["tasks"])) == (0, 10)
+        train, evaluate = comparison._settings(plan, "execute-1", 0, plan.tasks)
+        assert train is None
+        assert (evaluate["checkpoint"], evaluate["n_action_steps"]) == ("home/metaworld10", 1)
+        for settings in (comparison._settings(plan, arm, 0, plan.tasks)[1] for arm in plan.arms):
+            config_of("eval", as_overrides(settings))
 
     @pytest.mark.parametrize("name", ["joint", "cotrain"])
     def test_foreacts_own_compose(self, name):
