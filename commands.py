@@ -103,10 +103,10 @@ def train(config: Mapping[str, Any], *, dry_run: bool = False) -> None:
     """Train a preset on a store; the same command with the same out resumes exactly."""
     from .policy import TrainConfig, load_policy
     from .policy import train as run
-    from .policy.config import build
     from .policy.describe import describe
     from .policy.distill import DistillConfig
     from .policy.latents import TokenizerConfig
+    from .policy.settings import build
     from .policy.train import build_preset
 
     model = build_preset(config["model"])

@@ -15,11 +15,11 @@ from yaml import YAMLError
 
 from . import commands
 from .commands import as_overrides, config_of, console, home, say
-from .envs.errors import UserError, choose
+from .envs.errors import UserError, choose, positive
 from .eval.compare import MINUTES, read_arm, together, write_comparison
 from .experiment import experiment_folder, stages
 from .lanes import side_by_side
-from .policy.config import build, positive
+from .policy.settings import build
 
 DONE = "done.json"
 """File of a run that is trained and evaluated: the settings it was asked for."""

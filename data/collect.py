@@ -5,7 +5,6 @@ The store is a function of the settings alone. Attempt k of a task is the episod
 enter the store in the order of tasks and attempts, however many workers there are and whoever is first.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from ..envs.errors import UserError
 from ..envs.spec import Camera, Embodiment
 from . import layout
 from .agenda import Agenda
-from .crew import Alone, Crew, Processes, Recipe
+from .crew import Alone, Crew, Processes, Recipe, cores
 from .demonstrate import Labels, Noise, Pilot
 from .provenance import package_versions
 from .store import Store
@@ -196,6 +195,5 @@ def _embodiment(task: str, cameras: Sequence[Camera] | None) -> Embodiment:
 
 
 def _crew(recipe: Recipe, workers: int, wanted: int) -> Crew:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(workers or cores, wanted)
+    workers = min(workers or cores(), wanted)
     return Alone(recipe) if workers == 1 else Processes(recipe, workers)

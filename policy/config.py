@@ -8,7 +8,6 @@ from ..envs.slot_maps import SPACES
 from .diffusion.config import Process, SolverConfig
 from .nn.config import BackboneConfig
 from .segments import COUPLINGS, PARTIAL, QUERIES, Role
-from .settings import build as build  # the command line takes it from here
 from .tokens.images import ImageConfig
 from .tokens.kl import KLConfig
 

@@ -16,7 +16,7 @@ from foreact.data.collect import FIRST_SEED
 from foreact.data.store import Store
 from foreact.envs.errors import UserError
 from foreact.policy import TrainConfig
-from foreact.policy.config import build
+from foreact.policy.settings import build
 from foreact.policy.train import build_preset
 
 EXPERIMENTS = sorted(p.name.removesuffix(".yaml") for p in files("foreact.configs").joinpath("experiment").iterdir())

@@ -141,7 +141,7 @@ def metaworld_run(tmp_path_factory):
     from foreact.data.schema import fake_episode
     from foreact.data.store import Store
     from foreact.policy import ModelConfig, TrainConfig, train
-    from foreact.policy.config import build
+    from foreact.policy.settings import build
 
     tmp, tasks = tmp_path_factory.mktemp("run"), ("metaworld/button-press-v3", "metaworld/reach-v3")
     robot = dataclasses.replace(envs.embodiment(tasks[0]), cameras=tuple(envs.views(tasks[0], ["main"], 32)))
