@@ -62,8 +62,8 @@ def test_an_experiment_of_many_tasks_has_no_task_to_choose():
 SMALL = [
     "run", "experiment=metaworld10", "collect.tasks=[button-press-topdown,drawer-close]", "collect.episodes=3",
     "collect.pixels=32", "train.model=joint/tiny", "model.pixels=32", "train.steps=12", "train.batch_size=4",
-    "train.save_every=2", "train.val_every=6", "train.val_per_task=2", "eval.episodes=2", "eval.max_steps=12",
-    "eval.video=0",
+    "train.save_every=2", "train.val_every=6", "train.val_per_task=2", "train.held_out=0.4", "eval.episodes=2",
+    "eval.max_steps=12", "eval.video=0",
 ]  # fmt: skip
 
 
