@@ -148,7 +148,6 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
 
     kind = choose(config["policy"], ("checkpoint", "expert", "random", "replay"), "policy")
     out = Path(config["out"]) if config["out"] else _results_folder(kind, config["checkpoint"], config["runtime"])
-    curves = config["checkpoint"] and (Path(config["checkpoint"]) / "metrics.jsonl").is_file()
     if kind == "replay":
         if config["data"] is None:
             raise UserError("foreact eval policy=replay needs data=, the store whose episodes are to be run again")
@@ -165,6 +164,7 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
         shown = {name: config[name] for name in ("views", "look", "source", "instructions")}
         options["protocol"] = Protocol(name=config["protocol"], **shown)
         tasks = None if config["tasks"] is None else task_names(config["tasks"])
+        curves = config["checkpoint"] and (Path(config["checkpoint"]) / "metrics.jsonl").is_file()
         trained = config["checkpoint"] if curves else None
         results = run(policy, tasks, out=out, run=trained, command=command_line(), **options)
     say(f"Results: {out / 'results.json'}   Report: {out / 'report.html'}")

@@ -14,6 +14,7 @@ import numpy as np
 from . import SUITES, make, task, tasks, views
 from .errors import UserError
 from .mujoco_env import MujocoEnv
+from .spec import columns
 
 CLEAR = 20  # of 255: a pixel counts whose colour changes by more when the thing is not drawn
 NEAR = 5e-3  # [m]: a marker so near to the goal is the goal's
@@ -44,10 +45,9 @@ def visible(name: str, pixels: int, seeds: Sequence[int]) -> dict[str, Counts]:
         env.close()
 
 
-def _places(env: Any) -> dict[str, slice]:
+def _places(env: Any) -> dict[str, np.ndarray]:
     """Where goal and object are among the privileged numbers."""
-    ends = np.cumsum([field.size for field in env.embodiment.privileged]).tolist()
-    known = {f.name: slice(end - f.size, end) for f, end in zip(env.embodiment.privileged, ends, strict=True)}
+    known = {field.name: places for field, places in columns(env.embodiment.privileged)}
     wanted = {what: f"{what}_position" for what in ("goal", "object")}
     if not isinstance(env, MujocoEnv) or not set(wanted.values()) <= known.keys():
         raise UserError(f"{env.task.id} does not tell {' and '.join(wanted.values())} of a MuJoCo model")

@@ -186,7 +186,8 @@ def draw_curves(summary: Mapping[str, Any], curves: Mapping[str, Mapping[float, 
         axes.set_xticklabels([f"{value:g}" for value in sorted(arms)])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
+    with whole(path) as draft:
+        figure.savefig(draft, format="png", dpi=110)
 
 
 def draw(summary: Mapping[str, Any], path: Path) -> None:

@@ -149,13 +149,13 @@ def bench_eval(
     check_peer(peer, resolve_device(device))
     load = partial(as_actor, policy, device=device, runtime=runtime)
     with beside_workers(policy):  # in the other loop nobody simulates while the policy infers
-        ours = load()
-    actor = load()
+        actors = {OURS: load()}
+    actor = actors[LIKE_LEROBOT] = load()
     if not isinstance(actor, PolicyActor) or actor.policy.n_obs_steps != 1 or actor.poses:
         raise UserError(f"bench eval takes a checkpoint that sees one frame and tells actions, not {policy}")
     names = [envs.resolve(task) for task in tasks or actor.policy.tasks]
     with contextlib.ExitStack() as stack:
-        loops = {n: partial(loop, {OURS: ours}.get(n, actor), names, max_steps) for n, loop in LOOPS.items()}
+        loops = {n: partial(loop, actors[n], names, max_steps) for n, loop in LOOPS.items()}
         own = {LEROBOT: _lerobot(peer, actor, names, episodes, stack)} if peer else {}
         seconds, ran = _turns({**loops, **own}, range(seed, seed + rounds * episodes, episodes), episodes)
         rows = {n: _turns(loops, [seed], n)[0] for n in EPISODES} if growth else {}

@@ -17,6 +17,19 @@ def records(results):
     return {task: row["episodes"] for task, row in results["per_task"].items()}
 
 
+def test_a_policy_infers_on_half_of_the_threads_and_gives_them_back(dot_policy, monkeypatch):
+    torch = pytest.importorskip("torch")
+    policy, seen = dot_policy(), set()
+    act, before = policy.act, torch.get_num_threads()
+    monkeypatch.setattr(policy, "act", lambda *a, **k: seen.add(torch.get_num_threads()) or act(*a, **k), raising=False)
+    torch.set_num_threads(4)
+    try:
+        evaluate(policy, episodes=1, workers=1, **QUIET)
+        assert (seen, torch.get_num_threads()) == ({2}, 4)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_results_have_the_promised_keys(dot_policy, tmp_path):
     policy = dot_policy()
     results = evaluate(policy, episodes=3, out=tmp_path, workers=2, **QUIET)
