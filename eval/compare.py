@@ -2,15 +2,16 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
-from ..data.whole import whole, write_json
+from ..data.whole import write_json
 from ..envs.errors import UserError
 from ..policy.run_folder import read_metrics
+from .compare_plots import draw, draw_curves
 from .paired import Outcomes, Spread, interval
 
 Episodes = dict[str, list[dict[str, Any]]]  # task → its episodes, as results.json holds them
@@ -38,6 +39,10 @@ class Arm:
             if episodes != met[first]:
                 _refuse(f"training seeds {first} and {seed} of arm {self.name!r}")
         return met[first]
+
+    def at(self, tasks: Sequence[str]) -> "Arm":
+        """The same networks at these tasks alone."""
+        return replace(self, runs={seed: {t: run[t] for t in tasks} for seed, run in self.runs.items()})
 
     @property
     def outcomes(self) -> Outcomes:
@@ -135,6 +140,20 @@ def table(summary: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", _how(summary["spread"])]) + "\n"
 
 
+def _grouped(parts: Mapping[str, Mapping[str, Any]], baseline: str) -> str:
+    """Success of each group of tasks as a Markdown table, and beside it the difference to the baseline's."""
+    lines = ["", "| arm | " + " | ".join(f"{name} [95 %] | against {baseline}" for name in parts) + " |"]
+    lines.append("|" + "---|" * (1 + 2 * len(parts)))
+    for arm in next(iter(parts.values()))["arms"]:
+        cells = [arm]
+        for row in (part["arms"][arm] for part in parts.values()):
+            against = row["against"]
+            cells.append(_interval(row["success"], row["ci95"]))
+            cells.append("" if against is None else _interval(against["difference"], against["ci95"], sign=True))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def _how(spread: Mapping[str, Any]) -> str:
     if not spread["degrees"]:
         return (
@@ -159,70 +178,26 @@ def write_comparison(
     baseline: str,
     pooled: Sequence[Arm] = (),
     curves: Mapping[str, Mapping[float, str]] | None = None,
+    groups: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """Write comparison.json, comparison.md and comparison.png into the folder, and curves.png if there are any; returns
-    the summary. curves: {what varies: {its value: arm}}."""
+    the summary. curves: {what varies: {its value: arm}} · groups: {name: tasks} that are summarised apart as well."""
     summary = summarise(arms, baseline, pooled)
-    write_json(folder / "comparison.json", summary)
-    (folder / "comparison.md").write_text(table(summary))
+    parts = {n: summarise([a.at(tasks) for a in arms], baseline) for n, tasks in (groups or {}).items()}
+    write_json(folder / "comparison.json", summary | ({"groups": parts} if parts else {}))
+    (folder / "comparison.md").write_text(table(summary) + (_grouped(parts, baseline) if parts else ""))
     draw(summary, folder / "comparison.png")
     if curves:
         draw_curves(summary, curves, folder / "curves.png")
     return summary
 
 
-def draw_curves(summary: Mapping[str, Any], curves: Mapping[str, Mapping[float, str]], path: Path) -> None:
-    """Success with its interval over what varies, a panel for each; of arms that have run."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4 * len(curves), 3.2), layout="constrained")
-    for axes, (what, arms) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
-        rows = {value: summary["arms"][arm] for value, arm in sorted(arms.items()) if arm in summary["arms"]}
-        rates = [100 * row["success"] for row in rows.values()]
-        for value, row in rows.items():
-            axes.plot([value, value], [100 * x for x in row["ci95"]], color="#9ecae1", lw=2)
-        axes.plot(list(rows), rates, "o-", color="#08519c")
-        axes.set(xlabel=what, ylabel="success [%]", ylim=(0, 100), xscale="log", xticks=sorted(arms))
-        axes.set_xticklabels([f"{value:g}" for value in sorted(arms)])
-        axes.minorticks_off()
-        axes.grid(alpha=0.3)
-    with whole(path) as draft:
-        figure.savefig(draft, format="png", dpi=110)
-
-
-def draw(summary: Mapping[str, Any], path: Path) -> None:
-    """Bars of success with their intervals, every task as a point; beside them the differences to the baseline."""
-    from matplotlib.figure import Figure
-
-    rows = summary["arms"]
-    names = list(rows)[::-1]
-    figure = Figure(figsize=(10, 1.2 + 0.4 * len(names)), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    for y, name in enumerate(names):
-        row = rows[name]
-        low, high = row["ci95"]
-        left.barh(y, 100 * row["success"], color="#9ecae1", height=0.6)
-        left.plot([100 * low, 100 * high], [y, y], color="#08519c", lw=2)
-        for task, value in row["per_task"].items():
-            left.plot(100 * value, y, ".", color="#636363", ms=4, label=task)
-        if row["against"]:
-            low, high = row["against"]["ci95"]
-            right.plot([100 * low, 100 * high], [y, y], color="#08519c", lw=2)
-            right.plot(100 * row["against"]["difference"], y, "o", color="#08519c")
-    right.axvline(0, color="#636363", lw=1)
-    left.set(yticks=range(len(names)), yticklabels=names, xlim=(0, 100), xlabel="success [%], points: tasks")
-    right.set(xlabel=f"against {summary['baseline']}, paired [points]")
-    for axes in (left, right):
-        axes.grid(axis="x", alpha=0.3)
-    with whole(path) as draft:
-        figure.savefig(draft, format="png", dpi=110)
-
-
-def read_arm(name: str, folders: Mapping[int, Sequence[Path]]) -> Arm:
-    """The arm of these run folders by training seed; a seed counts when all of its runs are evaluated."""
+def read_arm(name: str, folders: Mapping[int, Mapping[Path, Sequence[Path]]]) -> Arm:
+    """The arm of these run folders by training seed, each with the folders of its evaluations; a seed counts when all
+    of them are done."""
     runs, minutes, losses = {}, {}, {}
     for seed, parts in folders.items():
-        files = [part / "eval" / "results.json" for part in parts]
+        files = [folder / "results.json" for evaluations in parts.values() for folder in evaluations]
         if all(file.is_file() for file in files):
             tables = [json.loads(file.read_text())["per_task"] for file in files]
             runs[seed] = {task: row["episodes"] for rows in tables for task, row in rows.items()}

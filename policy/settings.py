@@ -72,7 +72,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     plain = object if hint is Any else origin or hint
-    wrong_bool = isinstance(value, bool) and plain is not bool
+    wrong_bool = isinstance(value, bool) and plain not in (bool, object)
     if isinstance(plain, type) and (not isinstance(value, plain) or wrong_bool):
         raise UserError(f"{where} must be {getattr(plain, '__name__', plain)}, got {value!r}")
     return value

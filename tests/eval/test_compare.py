@@ -1,8 +1,9 @@
 import json
+from importlib.resources import files
 
 import numpy as np
 import pytest
-from foreact import comparison
+from foreact import arms, comparison, envs
 from foreact.commands import as_overrides, config_of
 from foreact.envs.errors import UserError
 from foreact.eval.compare import Arm, summarise, table, together, write_comparison
@@ -125,6 +126,12 @@ def test_table_and_files(tmp_path):
     assert json.loads((tmp_path / "comparison.json").read_text())["baseline"] == "action"
 
 
+def settings(plan: arms.Comparison, name: str) -> arms.Settings:
+    """Those of an arm with one run."""
+    [run] = arms.runs_of(plan, name, 0)
+    return arms.settings_of(plan, run)
+
+
 class TestPlan:
     def write(self, tmp_path, text: str):
         (tmp_path / "c.yaml").write_text(text)
@@ -164,12 +171,14 @@ class TestPlan:
     def test_an_arm_can_take_the_tokenizer_of_the_comparison(self, tmp_path):
         tokenizer = "data: {episodes: [0, 5]}\nbefore: {tokenizer: {model: tokenizer/kl, steps: 3}}\n"
         path = self.write(tmp_path, self.BASE.replace("joint/tiny", "pad/small, tokenizer: true") + tokenizer)
-        plan = comparison.load(path, [])
-        first, second = (comparison._settings(plan, arm, 0, plan.tasks)[0] for arm in ("a", "b"))
+        plan = arms.load(path, [])
+        first, second = (settings(plan, name)[0] for name in ("a", "b"))
+        assert first is not None
+        assert second is not None
         assert "tokenizer" not in first
         assert second["tokenizer"] == plan.run_before("tokenizer") == "OUT/data.tokenizer"
         with pytest.raises(UserError, match=r"arm 'b' takes its tokenizer, and `before:` has none"):
-            comparison.load(self.write(tmp_path, self.BASE.replace("joint/tiny", "pad/small, tokenizer: true")), [])
+            arms.load(self.write(tmp_path, self.BASE.replace("joint/tiny", "pad/small, tokenizer: true")), [])
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -187,7 +196,7 @@ class TestPlan:
 
     def test_an_unknown_name_lists_the_known(self):
         with pytest.raises(UserError, match=r"unknown comparison .* choose one of: .*joint"):
-            comparison.load("jiont", [])
+            arms.load("jiont", [])
 
     def test_arms_of_one_checkpoint_are_evaluated_alone_and_drawn(self, tmp_path, monkeypatch):
         asked = []
@@ -218,26 +227,85 @@ class TestPlan:
         comparison.compare(path, [])
         assert len(asked) == 2
         with pytest.raises(UserError, match="arm 'a' evaluates one checkpoint= of all tasks; say which"):
-            comparison.load(self.write(tmp_path, text.replace("checkpoint: runs/x\n", "")), [])
+            arms.load(self.write(tmp_path, text.replace("checkpoint: runs/x\n", "")), [])
 
     def test_a_comparison_of_an_experiment_takes_its_settings(self, monkeypatch):
         monkeypatch.setenv("FOREACT_HOME", "home")
-        plan = comparison.load("metaworld10", ["eval.video=0"])
+        plan = arms.load("metaworld10", ["eval.video=0"])
         shared = config_of("run", ["experiment=metaworld10"])["train"]
-        train, evaluate = comparison._settings(plan, "demonstrations-10", 0, plan.tasks)
+        train, [evaluate] = settings(plan, "demonstrations-10")
         assert train == {**shared, "data": [{"path": "home/metaworld10/data", "episodes": [0, 10]}], "seed": 0,
                          "out": "home/compare-metaworld10/demonstrations-10/seed0"}  # fmt: skip
         assert (evaluate["video"], len(evaluate["tasks"])) == (0, 10)
-        train, evaluate = comparison._settings(plan, "execute-1", 0, plan.tasks)
+        train, [evaluate] = settings(plan, "execute-1")
         assert train is None
         assert (evaluate["checkpoint"], evaluate["n_action_steps"]) == ("home/metaworld10", 1)
-        for settings in (comparison._settings(plan, arm, 0, plan.tasks)[1] for arm in plan.arms):
-            config_of("eval", as_overrides(settings))
+        for evaluations in (settings(plan, name)[1] for name in plan.arms):
+            config_of("eval", as_overrides(evaluations[0]))
 
-    @pytest.mark.parametrize("name", ["joint", "cotrain"])
+    ROBOTS = (
+        "name: c\nbaseline: apart\nout: o\ntrain: {steps: 90}\ncollect: {episodes: 3}\n"
+        "robots: {sawyer: {tasks: [reach, push]}, pusht: {tasks: [pusht], collect: {noise: 0}, data: {share: 2}}}\n"
+        "arms: {apart: {alone: true}, one: {model.masked: false}}\n"
+    )
+
+    def test_several_robots_learn_alone_for_their_share_or_together(self, tmp_path, monkeypatch):
+        asked = []
+
+        def evaluate(config):
+            asked.append((config["checkpoint"], config["tasks"], config["out"]))
+            names = [task.removesuffix("-v3") for task in config["tasks"]]
+            assert len(names) == (1 if "pusht" in config["out"] else 2)
+            rows = {
+                envs.task(t).name: {"episodes": [{"seed": 1000 + i, "success": "one" in config["out"]} for i in (0, 1)]}
+                for t in names
+            }
+            folder = tmp_path / config["out"]
+            folder.mkdir(parents=True)
+            (folder / "results.json").write_text(json.dumps({"per_task": rows}))
+
+        trained = {}
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(comparison.commands, "collect", lambda config: asked.append(config["out"]))
+        monkeypatch.setattr(comparison.commands, "train", lambda config: trained.update({config["out"]: config}))
+        monkeypatch.setattr(comparison.commands, "evaluate", evaluate)
+        summary = comparison.compare(self.write(tmp_path, self.ROBOTS), [])
+        assert asked[:2] == ["o/data/sawyer", "o/data/pusht"]
+        assert {out: config["steps"] for out, config in trained.items()} == {
+            "o/apart/seed0/sawyer": 30, "o/apart/seed0/pusht": 60, "o/one/seed0": 90,
+        }  # fmt: skip
+        assert trained["o/one/seed0"]["data"] == [{"path": "o/data/sawyer"}, {"path": "o/data/pusht", "share": 2}]
+        assert trained["o/apart/seed0/pusht"]["data"] == [{"path": "o/data/pusht", "share": 2}]
+        assert asked[2:] == [
+            ("o/apart/seed0/sawyer", ["reach", "push"], "o/apart/seed0/sawyer/eval"),
+            ("o/apart/seed0/pusht", ["pusht"], "o/apart/seed0/pusht/eval"),
+            ("o/one/seed0", ["reach", "push"], "o/one/seed0/eval/sawyer"),
+            ("o/one/seed0", ["pusht"], "o/one/seed0/eval/pusht"),
+        ]
+        assert list(summary["arms"]["one"]["per_task"]) == ["reach-v3", "push-v3", "pusht-v0"]
+        groups = json.loads((tmp_path / "o" / "comparison.json").read_text())["groups"]
+        assert groups["pusht"]["arms"]["one"]["against"]["difference"] == 1
+        assert "| one | 100 [" in (tmp_path / "o" / "comparison.md").read_text().split("| sawyer [95 %]")[1]
+        comparison.compare(self.write(tmp_path, self.ROBOTS), [])
+        assert len(asked) == 8  # the stores are looked at again, and nothing else
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (("name: c", "name: c\ntasks: [reach]"), "`robots:` says what tasks and data are"),
+            (("robots: {", "tasks: [reach]\ncurves: {} #"), "arm 'apart' has each robot alone, and there are no"),
+        ],
+    )
+    def test_robots_and_arms_must_fit(self, tmp_path, change, message):
+        with pytest.raises(UserError, match=message):
+            arms.load(self.write(tmp_path, self.ROBOTS.replace(*change)), [])
+
+    @pytest.mark.parametrize("name", sorted(p.stem for p in files("foreact.configs").joinpath("compare").iterdir()))
     def test_foreacts_own_compose(self, name):
-        plan = comparison.load(name, [])
+        plan = arms.load(name, [])
         for arm_name in plan.arms:
-            train, evaluate = comparison._settings(plan, arm_name, 0, plan.tasks)
-            assert train["data"][0]["path"].endswith("data")
-            assert evaluate["seed"] == 1000
+            for run in arms.runs_of(plan, arm_name, plan.seeds[0]):
+                train, evaluations = arms.settings_of(plan, run)
+                assert all(config_of("eval", as_overrides(e))["seed"] == 1000 for e in evaluations)
+                if train is not None:
+                    assert "data" in str(config_of("train", as_overrides(train))["data"])

@@ -1,0 +1,231 @@
+"""What a comparison is: its YAML, the runs of each arm, and the settings of each run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from . import commands
+from .commands import config_of, home
+from .envs.errors import UserError, choose, positive
+from .experiment import experiment_folder, stages
+from .policy.settings import build
+
+BEFORE = ("tokenizer", "labels", "teacher")
+"""Settings of `foreact train` that name another run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Robot:
+    """A part of the data of a comparison of several robots, and what is evaluated on it.
+
+    tasks: of this robot · collect: settings of `foreact collect` that are its own · data: settings of its source in
+    `foreact train`, such as its share of a batch.
+    """
+
+    tasks: tuple[str, ...]
+    collect: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What a comparison's YAML says.
+
+    arms: name → settings of `foreact train` for that arm, such as {model: joint/small, model.coupling: full}, and under
+    `eval` those of its own evaluation; with {checkpoint: true} nothing is trained, and `checkpoint` is evaluated; with
+    {alone: true} each robot has a policy of its own, trained for its share of the updates ·
+    only: the arms to run now, for more training seeds of some; the table keeps what there is of the others · tasks ·
+    robots: {name: its tasks and data}, in the place of tasks, for policies of several robots ·
+    per_task: one policy for each task, not one for all · seeds: training seeds · data: sources as in `foreact train`,
+    where one without a path means the collected store; null for all of it · before: {tokenizer, labels or teacher:
+    settings of `foreact train`} of runs that are trained first, on that data unless they name other, for the arms that
+    say `tokenizer: true` and so on · collect, train, eval: settings that all arms share · store: where the collected
+    data is; null: in the comparison's folder · experiment: of `foreact run`, whose tasks, data, run and settings are
+    the comparison's unless it says otherwise · baseline: the arm that the others are compared with · together:
+    {name: arms} for one more row, of all their networks · curves: {what varies: {value: arm}} for plots of success ·
+    jobs: runs side by side, each with its share of the cores.
+    """
+
+    name: str
+    arms: dict[str, dict]
+    baseline: str
+    tasks: tuple[str, ...] = ()
+    robots: dict[str, Robot] = field(default_factory=dict)
+    seeds: tuple[int, ...] = (0,)
+    only: tuple[str, ...] = ()
+    per_task: bool = False
+    out: str | None = None
+    experiment: str | None = None
+    checkpoint: str | None = None
+    store: str | None = None
+    data: Any = None
+    collect: dict[str, Any] = field(default_factory=dict)
+    before: dict[str, dict] = field(default_factory=dict)
+    together: dict[str, list[str]] = field(default_factory=dict)
+    curves: dict[str, dict] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)
+    eval: dict[str, Any] = field(default_factory=dict)
+    jobs: int = 1
+
+    def __post_init__(self):
+        if not self.arms or not self.groups or not self.seeds:
+            raise UserError(f"comparison {self.name!r} needs at least one arm, task and seed")
+        if self.robots and (self.tasks or self.per_task or self.data or self.store):
+            raise UserError(f"comparison {self.name!r}: `robots:` says what tasks and data are, so nothing else may")
+        choose(self.baseline, self.arms, "baseline arm")
+        groups = (self.only, *self.together.values(), *(curve.values() for curve in self.curves.values()))
+        for arm in [arm for arms in groups for arm in arms]:
+            choose(arm, self.arms, "arm")
+        positive("jobs", self.jobs)
+        for name in self.before:
+            choose(name, BEFORE, "run that is trained first")
+        for name, arm in self.arms.items():
+            self._check_arm(name, arm)
+
+    def _check_arm(self, name: str, arm: Mapping[str, Any]) -> None:
+        if arm.get("checkpoint") and (self.checkpoint is None or self.per_task):
+            raise UserError(f"comparison {self.name!r}: arm {name!r} evaluates one checkpoint= of all tasks; say which")
+        if arm.get("alone") and not self.robots:
+            raise UserError(f"comparison {self.name!r}: arm {name!r} has each robot alone, and there are no `robots:`")
+        for kind in BEFORE:
+            if arm.get(kind) is True and kind not in self.before:
+                raise UserError(f"comparison {self.name!r}: arm {name!r} takes its {kind}, and `before:` has none")
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.out) if self.out else home() / f"compare-{self.name}"
+
+    @property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """Tasks that are evaluated together: those of each robot, each alone, or all."""
+        if self.robots:
+            return {name: robot.tasks for name, robot in self.robots.items()}
+        return {task: (task,) for task in self.tasks} if self.per_task else {"": self.tasks} if self.tasks else {}
+
+    def store_of(self, robot: str = "") -> str:
+        """The store that is collected, or was."""
+        return self.store or str(self.folder / "data" / robot)
+
+    def run_before(self, kind: str) -> str:
+        """The folder of a run that is trained first."""
+        return str(self.folder / f"data.{kind}")
+
+    def stores(self) -> list[dict[str, Any]]:
+        """The settings of `foreact collect` for each store; none where nothing is collected."""
+        parts = {n: (r.tasks, r.collect) for n, r in self.robots.items()} if self.robots else {"": (self.tasks, {})}
+        asked = {name: {**self.collect, **own} for name, (_, own) in parts.items()}
+        return [{"tasks": list(parts[n][0]), "out": self.store_of(n), **own} for n, own in asked.items() if own]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of an arm, and what it is evaluated on.
+
+    groups: names of `Comparison.groups` · apart: has the arm other trainings, for the other groups?
+    """
+
+    arm: str
+    seed: int
+    groups: tuple[str, ...]
+    apart: bool
+
+    @property
+    def name(self) -> str:
+        """Its folder, in that of the comparison."""
+        return f"{self.arm}/seed{self.seed}" + (f"/{self.groups[0]}" if self.apart else "")
+
+    def evaluations(self, folder: Path) -> dict[str, Path]:
+        """Group → where its results are."""
+        own = folder / self.name / "eval"
+        return dict.fromkeys(self.groups, own) if len(self.groups) == 1 else {g: own / g for g in self.groups}
+
+
+def runs_of(plan: Comparison, arm: str, seed: int) -> list[Run]:
+    """The runs of one arm and training seed; none of a second seed where nothing is trained."""
+    if plan.arms[arm].get("checkpoint") and seed != plan.seeds[0]:
+        return []
+    groups = tuple(plan.groups)
+    if plan.per_task or plan.arms[arm].get("alone"):
+        return [Run(arm, seed, (group,), True) for group in groups]
+    return [Run(arm, seed, groups, False)]
+
+
+Settings = tuple[dict[str, Any] | None, list[dict[str, Any]]]
+"""Of a training, None where there is none, and of its evaluations, by dotted name."""
+
+
+def settings_of(plan: Comparison, run: Run) -> Settings:
+    """The settings of one run."""
+    out, own = plan.folder / run.name, dict(plan.arms[run.arm])
+    alone, loaded = own.pop("alone", False), own.pop("checkpoint", False)
+    shared = {"episodes": 20, "video": 2, **plan.eval, **own.pop("eval", {})}
+    shared["checkpoint"] = plan.checkpoint if loaded else str(out)
+    evaluations = [
+        {**shared, "tasks": list(plan.groups[group]), "out": str(to)}
+        for group, to in run.evaluations(plan.folder).items()
+    ]
+    if loaded:
+        return None, evaluations
+    train = {**plan.train, **own, "seed": run.seed, "out": str(out)}
+    train["data"] = _robots(plan, run) if plan.robots else _sources(plan, own.get("data", plan.data))
+    if alone:
+        share = _share(plan, run.groups[0]) / sum(_share(plan, name) for name in plan.robots)
+        train["steps"] = round(train["steps"] * share)
+    return train | {kind: plan.run_before(kind) for kind in BEFORE if train.get(kind) is True}, evaluations
+
+
+def before(plan: Comparison, kind: str) -> dict[str, Any]:
+    """The settings of a run that is trained first."""
+    settings = plan.before[kind]
+    return {**settings, "data": _sources(plan, settings.get("data", plan.data)), "out": plan.run_before(kind)}
+
+
+def _share(plan: Comparison, robot: str) -> float:
+    return float(plan.robots[robot].data.get("share", 1.0))
+
+
+def _robots(plan: Comparison, run: Run) -> list[dict[str, Any]]:
+    return [{"path": plan.store_of(name), **plan.robots[name].data} for name in run.groups]
+
+
+def _sources(plan: Comparison, data: Any) -> Any:
+    if data is None:
+        return plan.store_of()
+    entries = [data] if isinstance(data, Mapping) else data
+    return data if isinstance(data, str) else [{"path": plan.store_of(), **entry} for entry in entries]
+
+
+def load(name: str, overrides: Sequence[str]) -> Comparison:
+    """The comparison in a YAML file, or the one of that name among foreact's own, with overrides such as seeds=[0]."""
+    own = {p.name.removesuffix(".yaml"): p for p in files("foreact.configs").joinpath("compare").iterdir()}
+    file = Path(name)
+    if not file.is_file():
+        choose(name, own, "comparison (a YAML file, or one of foreact's own)")
+        file = Path(str(own[name]))
+    try:
+        values = OmegaConf.merge(OmegaConf.load(file), OmegaConf.from_dotlist(list(overrides)))
+        if "experiment" in values:
+            values = OmegaConf.merge(_of_experiment(str(values.experiment)), values)
+        return build(Comparison, OmegaConf.to_container(values, resolve=True), str(file))  # type: ignore[arg-type]
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise UserError(f"{file}: {error}") from error
+
+
+def _of_experiment(name: str) -> dict[str, Any]:
+    """What a comparison takes of an experiment: tasks, data, its run, and the settings of training and evaluation."""
+    config = config_of("run", [f"experiment={name}"])
+    of = stages(config, experiment_folder(config))
+    train = {key: value for key, value in of["train"].items() if key not in ("data", "out")}
+    return {
+        "train": train,
+        "eval": config["eval"],
+        "tasks": commands.task_names(of["collect"]["tasks"]),
+        "store": of["collect"]["out"],
+        "checkpoint": of["eval"]["checkpoint"],
+    }
