@@ -16,7 +16,7 @@ from yaml import YAMLError
 from . import commands
 from .commands import as_overrides, config_of, console, home, say
 from .envs.errors import UserError, choose, positive
-from .eval.compare import MINUTES, read_arm, together, write_comparison
+from .eval.reports.compare import MINUTES, read_arm, together, write_comparison
 from .experiment import experiment_folder, stages
 from .lanes import side_by_side
 from .policy.settings import build
