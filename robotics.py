@@ -22,7 +22,8 @@ from .data.whole import write_json
 from .envs.errors import UserError, choose
 from .envs.limits import Limit
 from .envs.spec import Embodiment
-from .eval.actors import PolicyActor, as_actor
+from .eval.actors import PolicyActor
+from .eval.casting import as_actor
 from .eval.reports.results import percent
 from .eval.robot.clock import Clock, RealClock, SimulatedClock
 from .eval.robot.control import Control

@@ -28,7 +28,8 @@ from ..data.whole import write_json
 from ..envs.errors import UserError
 from ..envs.spec import Camera
 from . import stage
-from .actors import InsideActor, PolicyActor, as_actor, beside_workers
+from .actors import InsideActor, PolicyActor
+from .casting import as_actor, beside_workers
 from .engine import Engine, Job, Running, Schedule
 from .journal import Journal
 from .plan import Plan
