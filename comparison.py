@@ -10,7 +10,7 @@ from typing import Any
 from . import commands, envs
 from .arms import Comparison, Run, Settings, before, load, runs_of, settings_of
 from .commands import as_overrides, config_of, console, say
-from .eval.compare import MINUTES, read_arm, together, write_comparison
+from .eval.reports.compare import MINUTES, read_arm, together, write_comparison
 from .lanes import side_by_side
 
 DONE = "done.json"

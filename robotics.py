@@ -22,15 +22,16 @@ from .data.whole import write_json
 from .envs.errors import UserError, choose
 from .envs.limits import Limit
 from .envs.spec import Embodiment
-from .eval.actors import PolicyActor, as_actor
-from .eval.clock import Clock, RealClock, SimulatedClock
-from .eval.control import Control
-from .eval.control_report import write_control_report
-from .eval.logbook import Logbook
-from .eval.results import percent
-from .eval.robots import RecordedRobot, Robot, SimulatedRobot
-from .eval.runs import ControlSettings
-from .eval.safety import EmergencyStop, SafetySettings
+from .eval.actors import PolicyActor
+from .eval.casting import as_actor
+from .eval.reports.results import percent
+from .eval.robot.clock import Clock, RealClock, SimulatedClock
+from .eval.robot.control import Control
+from .eval.robot.control_report import write_control_report
+from .eval.robot.logbook import Logbook
+from .eval.robot.robots import RecordedRobot, Robot, SimulatedRobot
+from .eval.robot.runs import ControlSettings
+from .eval.robot.safety import EmergencyStop, SafetySettings
 from .policy.settings import build
 
 
@@ -109,7 +110,7 @@ def _actor(config: Mapping[str, Any]) -> PolicyActor:
         raise UserError(f"ensemble={config['ensemble']} would be ignored: mode={config['mode']} averages nothing")
     used = {"n_action_steps": config["n_action_steps"], "ensemble": ensemble, "batch_shape": 1}
     if config["policy"].startswith(("ws://", "wss://")):
-        from .eval.remote import RemotePolicy
+        from .eval.serving.remote import RemotePolicy
 
         policy = RemotePolicy(config["policy"], token=config["token"])
         return PolicyActor(policy=policy, name=config["policy"], **used)
@@ -146,7 +147,7 @@ def _robot(config: Mapping[str, Any], actor: PolicyActor, clock: Clock) -> Robot
         robot = RecordedRobot(config["data"], clock, hz=config["hz"])
         robot.embodiment = _limited(robot.embodiment, config["limits"])
         return robot
-    from .eval.lerobot_robot import LerobotRobot, LerobotSettings, make_device
+    from .eval.robot.lerobot_robot import LerobotRobot, LerobotSettings, make_device
 
     chosen, instruction = build(LerobotSettings, config["lerobot"], "lerobot"), config["instruction"]
     if chosen.type is None or instruction is None:
@@ -198,7 +199,7 @@ def _dashboard(config: Mapping[str, Any], loop: Control) -> Iterator[None]:
     if not config["dashboard"]:
         yield
         return
-    from .eval.dashboard import Dashboard
+    from .eval.robot.dashboard import Dashboard
 
     with Dashboard(loop) as page:
         say(f"Dashboard: {page.url}")
@@ -225,7 +226,7 @@ def _listed(value: Any) -> list[Any]:
 def serve(config: Mapping[str, Any]) -> None:
     """Serve a checkpoint until interrupted."""
     try:
-        from .eval.server import Server, ServeSettings
+        from .eval.serving.server import Server, ServeSettings
     except ImportError as error:
         needs = "foreact serve needs websockets and msgpack: pip install 'foreact[serve]'"
         raise UserError(f"{needs} ({error})") from error

@@ -1,1 +1,1 @@
-../eval/client.py
+../eval/serving/client.py

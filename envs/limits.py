@@ -1,6 +1,6 @@
 """What the actions of a robot may do to it: a table in its embodiment, one row for each field of the action.
 
-The rows are data, as JSON in every store; `eval/safety.py` holds a robot to them.
+The rows are data, as JSON in every store; `eval/robot/safety.py` holds a robot to them.
 """
 
 from dataclasses import dataclass

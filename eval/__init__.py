@@ -4,12 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .report import write_report
+    from .reports.report import write_report
     from .rollout import evaluate
 
 __all__ = ["evaluate", "write_report"]
 
-_HOME = {"evaluate": ".rollout", "write_report": ".report"}
+_HOME = {"evaluate": ".rollout", "write_report": ".reports.report"}
 
 
 def __getattr__(name: str) -> Any:

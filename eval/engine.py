@@ -8,8 +8,8 @@ from typing import Any
 from ..envs.spec import Task
 from .actors import PolicyActor
 from .chunks import Chunks
-from .film import Foresight
 from .policies import Asked
+from .reports.film import Foresight
 from .stage import Look, run
 from .workers import Pool
 

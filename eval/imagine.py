@@ -25,8 +25,8 @@ from ..policy.answers import Answer, Given
 from ..policy.inputs import unbatched
 from ..policy.known import KNOWN, known
 from ..policy.segments import DYNAMICS, QUERIES, Role, role_of
-from .pictures import MOVING, Score
-from .storyboard import Look, write_storyboard
+from .reports.pictures import MOVING, Score
+from .reports.storyboard import Look, write_storyboard
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from ..policy import Policy, load_policy
 from ..policy.checkpoint import find_finished
 from ..policy.fingerprint import fingerprint
 from ..policy.run_folder import read_metrics
-from .report import read_results
-from .results import alignment, percent
+from .reports.report import read_results
+from .reports.results import alignment, percent
 
 MOST_BYTES = 60_000_000
 """Of all packed folders side by side: a package index takes no wheel of more than 100 MB."""

@@ -22,8 +22,8 @@ from ..envs.errors import UserError
 from ..envs.spec import Camera, Task
 from .engine import Engine, Job, Running, Schedule
 from .journal import Journal
-from .report import write_report
-from .results import assemble, show
+from .reports.report import write_report
+from .reports.results import assemble, show
 from .rollout import make_pool, progress_bar, record
 from .stage import Look, Stage, Start, check_embodiment, describe
 

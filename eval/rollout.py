@@ -28,14 +28,15 @@ from ..data.whole import write_json
 from ..envs.errors import UserError
 from ..envs.spec import Camera
 from . import stage
-from .actors import InsideActor, PolicyActor, as_actor, beside_workers
+from .actors import InsideActor, PolicyActor
+from .casting import as_actor, beside_workers
 from .engine import Engine, Job, Running, Schedule
-from .film import write_film
 from .journal import Journal
 from .plan import Plan
 from .protocol import Protocol
-from .report import write_report
-from .results import assemble, show
+from .reports.film import write_film
+from .reports.report import write_report
+from .reports.results import assemble, show
 from .stage import Look, Start
 from .workers import Pool
 

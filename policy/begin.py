@@ -19,8 +19,9 @@ from .model import Model
 from .nn.upcycle import upcycled
 from .policy import Policy
 from .sentences import Sentences
+from .supervision import fit_scales
 from .tokens.kl import Tokenizer
-from .transforms import Robot, Transforms, fit_scales
+from .transforms import Robot, Transforms
 
 _SAMPLE = 256  # steps of a robot whose frames give means and deviations
 

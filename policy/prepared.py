@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..data.batch import Batch
+from . import supervision
 from .denoiser import Encoding
 from .model import Model
 from .nn.routing import Usage
@@ -66,18 +67,18 @@ def prepare(
         size = (*batch.state.shape[:-1], transforms.normalizers["state"].size)
         noise = state_noise * torch.randn(size, generator=generator, device=batch.state.device)
     seen = transforms.seen(batch.images, batch.depth, offset)
-    observation = transforms.observe(seen, transforms.present(batch, seen), batch.state, sentence, noise)
+    observation = transforms.observe(seen, supervision.present(transforms, batch, seen), batch.state, sentence, noise)
     told = None
     if model.training and model.config.goal_dropout:
         told = torch.rand(len(batch), generator=generator, device=batch.task.device) >= model.config.goal_dropout
     observation = replace(observation, views=transforms.views(batch.images), told=told)
     if model.training and model.config.modality_dropout:
         observation = _forget(observation, model.config.modality_dropout, generator, shared=bool(transforms.lies))
-    targets = transforms.targets(batch, observation.now, offset)
+    targets = supervision.targets(transforms, batch, observation.now, offset)
     done = None if transforms.config.poses else batch.action_executed  # poses are what came of it
     executed = None if done is None else transforms.action(done)
     encoding = model.encode(observation, usage=usage, whole=whole)
-    return observation, Prepared(encoding, targets, transforms.keep(batch), executed)
+    return observation, Prepared(encoding, targets, supervision.keep(transforms, batch), executed)
 
 
 def _forget(observation: Observation, share: float, generator: torch.Generator, *, shared: bool) -> Observation:

@@ -9,7 +9,6 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..data.batch import Batch
 from ..data.normalize import Normalizer
 from ..data.windows import Windows
 from ..envs.errors import UserError
@@ -141,10 +140,10 @@ class Transforms:
         """The maps of each foreseen segment, from what `seen` gives; latents {camera: (B, T, h, w, C)} if known."""
         found = {"future": seen[..., :3], "depth": seen[..., 3:]}
         if self.tokenizer is not None:
-            found["future"] = self._kept(latents) if latents else self.tokenizer.encode(seen[..., :3])
+            found["future"] = self.stored(latents) if latents else self.tokenizer.encode(seen[..., :3])
         return {name: found[name] for name in self.foreseen}
 
-    def _kept(self, latents: Mapping[str, Tensor]) -> Tensor:
+    def stored(self, latents: Mapping[str, Tensor]) -> Tensor:
         """Latents {camera: (B, T, h, w, C)} of a store as one map (B, V, T, h, w, C)."""
         return torch.stack([latents[c].float() for c in self.cameras if c in latents], dim=1)
 
@@ -210,49 +209,3 @@ class Transforms:
         low, high = (np.concatenate([np.array(getattr(f, end), np.float32) for f in fields]) for end in ("low", "high"))
         chunk = rearrange(self.shapes["action"].restore(tokens), "b k 1 1 1 a -> b k a")
         return np.clip(self.own(self._told, chunk), low, high)
-
-    def _chunks(self, batch: Batch) -> tuple[Tensor | None, Tensor | None]:
-        """What the action segment holds, and where it leaves its episode."""
-        return (batch.future_state, batch.future_pad) if self.config.poses else (batch.action, batch.action_pad)
-
-    def targets(self, batch: Batch, now: Maps, offset: Tensor | None = None) -> dict[str, Tensor]:
-        """Clean tokens (B, L, C) of the segments that can be denoised: the actions and what is foreseen."""
-        chunk, _ = self._chunks(batch)
-        targets = {} if chunk is None else {"action": self.action(chunk)}
-        if self.config.future and (batch.future or batch.latents):
-            ahead = self._ahead_maps(batch, offset)
-            targets |= {name: self.ahead(name, ahead[name], now[name]) for name in self.foreseen}
-        return targets
-
-    def _ahead_maps(self, batch: Batch, offset: Tensor | None) -> Maps:
-        """The maps of a batch's future steps. Frames whose latents are known are not needed."""
-        if not batch.latents:
-            return self.maps(self.seen(batch.future, batch.future_depth, offset))
-        found = {"future": self._kept({c: v[:, 1:] for c, v in batch.latents.items()})}
-        return found | ({"depth": self.distances(batch.future_depth, offset)} if self.config.depth else {})
-
-    def present(self, batch: Batch, seen: Tensor) -> Maps:
-        """The maps of a batch's present step."""
-        return self.maps(seen[:, :, -1:], {c: v[:, :1] for c, v in batch.latents.items()})
-
-    def keep(self, batch: Batch) -> dict[str, Tensor]:
-        """Which entries of `targets` lie inside their episode, and in slots that the robot has: (B, L, 1 or C) bool."""
-        chunk, pad = self._chunks(batch)
-        padded = {"action": None if chunk is None else pad} | dict.fromkeys(self.foreseen, batch.future_pad)
-        views = {name: sum(c in batch.images for c in self.cameras) for name in self.foreseen} | {"action": 1}
-        shapes = {name: replace(self.shapes[name], views=n) for name, n in views.items()}
-        kept = {name: shapes[name].spread(~pad) for name, pad in padded.items() if pad is not None}
-        if self.lies and self.config.masked and "action" in kept:
-            kept["action"] = kept["action"] & self.present_slots("action", kept["action"]).bool()
-        return kept
-
-
-def fit_scales(transforms: Transforms, batch: Batch) -> dict[str, float]:
-    """Standard deviation of what each foreseen segment holds, over a batch."""
-    if not (transforms.config.future and (batch.future or batch.latents)):
-        return {}
-    plain = replace(transforms, scales={})
-    tokens = plain.targets(
-        replace(batch, action=None, future_state=None), plain.present(batch, plain.seen(batch.images, batch.depth))
-    )
-    return {name: max(float(tokens[name].std()), 1e-3) for name in plain.foreseen}

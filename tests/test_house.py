@@ -58,7 +58,7 @@ def faults(source: str, path: Path) -> list[str]:
         ("data/store.py", "import envs.spec", "envs.spec"),
         ("envs/render.py", "import torch.nn as nn", "torch.nn"),
         ("envs/render.py", "from torch import Tensor", "torch.Tensor"),
-        ("eval/report.py", "from .. import __main__", ".__main__"),
+        ("eval/rollout.py", "from .. import __main__", ".__main__"),
     ],
 )
 def test_the_check_itself_finds(path, line, fault):

@@ -13,7 +13,7 @@ from foreact import commands, robotics
 from foreact.__main__ import main
 from foreact.data.store import Store
 from foreact.envs.errors import UserError
-from foreact.eval.client import Client
+from foreact.eval.serving.client import Client
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_served_checkpoint_drives_a_simulator_in_real_time(checkpoint, tmp_pat
 
 
 def test_an_interrupt_stops_the_robot_and_not_the_process():
-    from foreact.eval.safety import EmergencyStop
+    from foreact.eval.robot.safety import EmergencyStop
 
     stop = EmergencyStop()
     before = signal.getsignal(signal.SIGTERM)

@@ -17,7 +17,8 @@ from ...envs.metaworld import bare
 from ...envs.metaworld_tasks import CAMERA
 from ...policy.device import resolve_device
 from ...policy.policy import Policy
-from ..actors import PolicyActor, as_actor, beside_workers
+from ..actors import PolicyActor
+from ..casting import as_actor, beside_workers
 from ..rollout import evaluate
 from .peers import Peer, check_peer, diffusion, lerobot
 from .timing import Curves, console, draw_growth, machine, show

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from foreact import envs
-from foreact.eval.metrics import wilson
+from foreact.eval.reports.metrics import wilson
 
 pytestmark = pytest.mark.sim
 

@@ -102,7 +102,7 @@ def continuing(worlds):
 
 @contextlib.contextmanager
 def _serving(actor, *, load=None, **settings):
-    from foreact.eval.server import Server, ServeSettings
+    from foreact.eval.serving.server import Server, ServeSettings
 
     server, ready = Server(actor, ServeSettings(port=0, **settings), load), threading.Event()
     loop = asyncio.new_event_loop()

@@ -11,9 +11,9 @@ from foreact.data.video import read_video
 from foreact.envs.errors import UserError
 from foreact.eval.bench.model import fake_policy
 from foreact.eval.imagine import imagine
-from foreact.eval.pictures import Score, moving, psnr, r_squared, ssim
 from foreact.eval.recording import Driver, PoseDriver
-from foreact.eval.storyboard import Look, write_storyboard
+from foreact.eval.reports.pictures import Score, moving, psnr, r_squared, ssim
+from foreact.eval.reports.storyboard import Look, write_storyboard
 from foreact.policy import ModelConfig, TrainConfig, load_policy, train
 from foreact.policy.settings import build
 

@@ -10,7 +10,7 @@ from foreact import envs
 from foreact.__main__ import main
 from foreact.envs.errors import UserError
 from foreact.eval import pack as packing
-from foreact.eval.actors import about_checkpoint
+from foreact.eval.casting import about_checkpoint
 from foreact.eval.pack import pack
 from foreact.policy import checkpoint, load_policy
 from foreact.policy.fingerprint import fingerprint

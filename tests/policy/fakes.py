@@ -7,6 +7,7 @@ from foreact.data.batch import Batch, fake_batch
 from foreact.policy.loss import Losses, objective
 from foreact.policy.observation import Observation
 from foreact.policy.policy import Policy
+from foreact.policy.supervision import present
 
 
 def batch_of(policy: Policy, size: int = 3, *, seed: int = 0) -> Batch:
@@ -23,7 +24,7 @@ def observed(policy: Policy, batch: Batch) -> Observation:
     """What the network observes of a batch, all with the first instruction."""
     seen = policy.transforms.seen(batch.images, batch.depth)
     words = torch.zeros(len(batch), dtype=torch.int64)
-    return policy.transforms.observe(seen, policy.transforms.present(batch, seen), batch.state, words)
+    return policy.transforms.observe(seen, present(policy.transforms, batch, seen), batch.state, words)
 
 
 def losses(policy: Policy, *batches: Batch, seed: int = 0, **options) -> Losses:

@@ -23,6 +23,7 @@ from foreact.policy.policy import Policy
 from foreact.policy.prepared import prepare
 from foreact.policy.segments import Segment
 from foreact.policy.sentences import Sentences
+from foreact.policy.supervision import keep
 from foreact.policy.transforms import Robot, Transforms
 
 NAMES = (
@@ -132,8 +133,8 @@ def test_rdt_own_loss_counts_absent_slots_too(config):
     masked, whole = (policy_of(dataclasses.replace(config, masked=m), ("pusht-pusher",)) for m in (True, False))
     for policy, slots in ((masked, 2), (whole, SIZE)):
         batch, _ = batch_of(policy, "pusht-pusher")
-        keep = policy.transforms.keep(batch)["action"]
-        assert int(keep.expand(-1, -1, SIZE)[0, 0].sum()) == slots
+        kept = keep(policy.transforms, batch)["action"]
+        assert int(kept.expand(-1, -1, SIZE)[0, 0].sum()) == slots
 
 
 def test_modalities_are_forgotten_apart_and_in_training_only(config):

@@ -12,6 +12,7 @@ from foreact.policy import TrainConfig, load_policy, train
 from foreact.policy.checkpoint import find_checkpoint
 from foreact.policy.latents import TokenizerConfig, load_tokenizer
 from foreact.policy.run_folder import read_metrics
+from foreact.policy.supervision import present
 from foreact.policy.tokens.kl import KLConfig, Tokenizer
 
 SIZES = KLConfig(patch=2, channels=(8, 16), latent=4)
@@ -132,7 +133,7 @@ def test_cached_latents_equal_those_made_when_acting(trained, store, latent_pres
     assert not batch.future  # pixels that nobody looks at are not read
     transforms = trainer.policy.transforms
     seen = transforms.seen(batch.images, batch.depth)
-    kept, made = transforms.present(batch, seen)["future"], transforms.maps(seen[:, :, -1:])["future"]
+    kept, made = present(transforms, batch, seen)["future"], transforms.maps(seen[:, :, -1:])["future"]
     torch.testing.assert_close(kept, made, rtol=0, atol=5e-3)  # kept in half precision
     assert {p.name.split("-")[0] for p in (store / "derived").iterdir()} == {"latents"}
 

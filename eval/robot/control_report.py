@@ -1,0 +1,131 @@
+"""report.html: how a run on a robot went: outcomes, faults, actions against their limits, latency, joints of chunks."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...data.page import Page
+from ...data.plot import histogram, line_plot
+from ...envs.spec import Embodiment, columns
+from ..reports.results import percent
+
+SHOWN = 5  # episodes with pictures of their actions; the traces hold all
+MAX_ROWS = 60  # of the table of interventions
+
+
+def write_control_report(folder: Path | str, embodiment: Embodiment) -> Path:
+    """Write `report.html` into the folder of a run (`logbook.Logbook`); returns its path."""
+    folder = Path(folder)
+    about = json.loads((folder / "control.json").read_text())
+    traces = {int(p.stem): dict(np.load(p)) for p in sorted((folder / "traces").glob("*.npz"))}
+    settings = about["settings"]
+    page = Page(
+        f"{about['policy']} on {about['robot']}",
+        f"mode {settings['mode']}, {about['hz']:g} control steps a second",
+    )
+    page.facts(_facts(about, traces, embodiment))
+    page.section("Episodes")
+    keys = ("episode", "outcome", "steps", "skipped", "late", "without_action", "chunks")
+    page.table(keys, [[line[k] for k in keys] for line in about["episodes"]])
+    _interventions(page, folder)
+    _latency(page, traces)
+    _actions(page, traces, embodiment)
+    return page.write(folder / "report.html")
+
+
+def jerk(sent: np.ndarray, embodiment: Embodiment) -> np.ndarray:
+    """The size of the third difference of where each step sent the robot (N,), NaN for the first three.
+
+    In the driven state's unit per step³; of efforts, which send it nowhere, there is none.
+    """
+    rows = {limit.field: limit for limit in embodiment.limits}
+    thirds = []
+    for field, places in columns(embodiment.action):
+        limit, part = rows.get(field.name), sent[:, places].astype(np.float64)
+        if limit is not None and limit.kind != "effort":
+            place = limit.scale * (part.cumsum(axis=0) if limit.kind == "delta" else part)
+            thirds.append(np.diff(place, 3, axis=0))
+    third = np.concatenate(thirds, axis=1) if thirds and len(sent) > 3 else np.zeros((max(0, len(sent) - 3), 0))
+    return np.concatenate([np.full(min(3, len(sent)), np.nan), np.linalg.norm(third, axis=1)])
+
+
+def jerk_at_joints(traces: dict[int, dict[str, np.ndarray]], embodiment: Embodiment) -> tuple[float, float]:
+    """Root mean square of the jerk at the steps where a new chunk took over (and the two after), and elsewhere."""
+    at, elsewhere = [np.zeros(0)], [np.zeros(0)]
+    for trace in traces.values():
+        size = jerk(trace["sent"], embodiment)
+        joint = np.isin(trace["step"], np.add.outer(trace["joints"], np.arange(3)))
+        at.append(size[joint & np.isfinite(size)])
+        elsewhere.append(size[~joint & np.isfinite(size)])
+    a, b = (float(np.sqrt(np.mean(np.concatenate(x) ** 2))) if sum(map(len, x)) else np.nan for x in (at, elsewhere))
+    return a, b
+
+
+def _facts(about: dict[str, Any], traces: dict[int, dict[str, np.ndarray]], embodiment: Embodiment) -> list[Any]:
+    at, elsewhere = jerk_at_joints(traces, embodiment)
+    lines = about["episodes"]
+    steps = sum(line["steps"] + line["skipped"] for line in lines)
+    missed = sum(line["late"] + line["skipped"] for line in lines)
+    facts: list[tuple[str, Any]] = [
+        ("success", percent(about["success"], about["ci95"])),
+        ("control steps", steps),
+        ("late or skipped", f"{missed} ({100 * missed / max(steps, 1):.1f} %)"),
+        ("steps without an action", sum(line["without_action"] for line in lines)),
+        ("jerk at joints / elsewhere", f"{at / elsewhere:.2f}" if elsewhere else "–"),
+    ]
+    if any("violations" in line for line in lines):
+        counted = sum(sum(line.get("violations", {}).values()) for line in lines)
+        facts.append(("violations that reached the robot", counted))
+    return facts
+
+
+def _interventions(page: Page, folder: Path) -> None:
+    path = folder / "interventions.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    page.section(f"Interventions ({len(rows)})")
+    if not rows:
+        page.text("None.")
+        return
+    keys = ("episode", "step", "time", "rule", "where", "asked", "sent")
+    hidden = len(rows) - MAX_ROWS
+    caption = f"and {hidden} more in interventions.jsonl" if hidden > 0 else ""
+    page.table(keys, [[row[k] for k in keys] for row in rows[:MAX_ROWS]], caption)
+
+
+def _latency(page: Page, traces: dict[int, dict[str, np.ndarray]]) -> None:
+    def all_of(key: str) -> np.ndarray:
+        return 1e3 * np.concatenate([np.zeros(0), *(trace[key] for trace in traces.values())])
+
+    page.section("Time")
+    page.figures(
+        [
+            (histogram(all_of("latencies"), xlabel="ms", size=(460, 200)), "from a question to its answer"),
+            (histogram(all_of("late"), xlabel="ms", size=(460, 200)), "by how much control steps began too late"),
+        ]
+    )
+
+
+def _actions(page: Page, traces: dict[int, dict[str, np.ndarray]], embodiment: Embodiment) -> None:
+    page.section("Actions")
+    names = embodiment.action_names
+    for episode, trace in list(traces.items())[:SHOWN]:
+        page.heading(f"Episode {episode}")
+        page.figures(
+            (_action(trace, i, embodiment), f"{name}; it may be {low:g} to {high:g}")
+            for i, (name, low, high) in enumerate(
+                zip(names, embodiment.action_low, embodiment.action_high, strict=True)
+            )
+        )
+
+
+def _action(trace: dict[str, np.ndarray], i: int, embodiment: Embodiment) -> str:
+    time = trace["time"]
+    ends = np.array([time.min(initial=0), time.max(initial=0)])
+    bounds = {
+        name: np.column_stack([ends, np.full(2, value[i])])
+        for name, value in (("low", embodiment.action_low), ("high", embodiment.action_high))
+    }
+    lines = {name: np.column_stack([time, trace[name][:, i]]) for name in ("asked", "sent")}
+    return line_plot({**lines, **bounds}, xlabel="s", size=(460, 160))
