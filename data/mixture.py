@@ -85,6 +85,10 @@ class Mixture:
         """The held-out episodes of the main robot."""
         return self.held[self.main.embodiment.name]
 
+    def has_privileged(self, robot: str) -> bool:
+        """Do all stores of a robot with its actions hold the simulator's state?"""
+        return all(store.has_privileged for store, _ in self.stores_of(robot))
+
     def stores_of(self, robot: str) -> list[tuple[Store, np.ndarray]]:
         """The stores of a robot with its actions, and the episodes of each that are learned from."""
         return [(store, episodes) for store, episodes in self.acting if store.embodiment.name == robot]

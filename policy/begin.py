@@ -61,7 +61,7 @@ def _normalizers(
     mixture: Mixture, model: ModelConfig, embodiment: Embodiment, *, aligned: bool, known: Policy | None
 ) -> dict[str, Normalizer]:
     modes = {"state": model.state_norm, "action": model.action_norm}
-    if aligned and mixture.main.has_privileged and embodiment.name == mixture.embodiment.name:
+    if aligned and mixture.has_privileged(embodiment.name):
         modes["privileged"] = "gaussian"
     kept = {}
     if known is not None and embodiment.name in known.robots:

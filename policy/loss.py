@@ -91,7 +91,7 @@ def objective(
     sources: Sequence[tuple[Batch, Tensor]],
     generator: torch.Generator,
     *,
-    alignment: Alignment | None = None,
+    alignment: Mapping[str, Alignment] | None = None,
     align_weight: float = 0.0,
     image_shift: int = 0,
     state_noise: float = 0.0,
@@ -103,7 +103,8 @@ def objective(
     sources: batches with their instructions. The samples of one all have the same modalities (robot or video alone), so
     what is absent is left out of the sequence and of the loss. A segment's loss is the mean over the samples that have
     it, so those that lack it change none of its gradient. Where there are several robots the parts also tell each
-    one's, as 'action/ROBOT'. step: the update, for weights that rise. teach: another lesson than to denoise.
+    one's, as 'action/ROBOT'. alignment: of each robot that has one. step: the update, for weights that rise. teach:
+    another lesson than to denoise.
     """
     config = model.config
     usage: list[Usage] = []
@@ -111,15 +112,16 @@ def objective(
     samples: dict[str, int] = {}
     for batch, sentence in sources:
         own = transforms.on(batch.robot or transforms.embodiment.name)
+        told = (alignment or {}).get(own.embodiment.name) if batch.privileged is not None else None
         observation, prepared = prepare(
-            model, own, batch, sentence, generator, image_shift, state_noise, usage, alignment is not None
+            model, own, batch, sentence, generator, image_shift, state_noise, usage, told is not None
         )
         lesson = Lesson() if teach is None else teach(observation, prepared.encoding)
         shared = config.times == "shared"
         parts = segment_losses(model, prepared, config.draws, generator, shared_time=shared, lesson=lesson, usage=usage)
-        if alignment is not None and batch.privileged is not None and "privileged" in own.normalizers:
+        if told is not None and batch.privileged is not None:
             goal = own.normalizers["privileged"].normalise(batch.privileged)
-            parts["align"] = alignment(prepared.encoding.context, model.image_tokens(observation.views), goal)
+            parts["align"] = told(prepared.encoding.context, model.image_tokens(observation.views), goal)
         apart = {f"{name}/{own.embodiment.name}": value for name, value in parts.items()} if transforms.robots else {}
         for name, value in (parts | apart).items():
             sums[name] = sums.get(name, torch.zeros_like(value)) + len(batch) * value

@@ -72,13 +72,9 @@ class Trainer(Fitting[Model]):
         network.backbone.recompute = config.recompute
         if config.lora:
             patch(network.backbone, config.lora)
-        self.alignment = None
-        if config.align > 0 and not mixture.main.has_privileged:
-            log.warning("align=%g does nothing: %s has no simulator state", config.align, mixture.main.path)
-        elif config.align > 0:
-            frames = len(mixture.embodiment.cameras) * model.n_obs_steps
-            width, targets = model.backbone.width, mixture.embodiment.privileged_dim
-            self.alignment = besides["alignment"] = Alignment(width, frames, targets).to(self.device)
+        self.alignment = _alignment(mixture, self.policy, config.align, self.device)
+        main = mixture.embodiment.name
+        besides |= {f"alignment{'' if n == main else f'-{n}'}": module for n, module in self.alignment.items()}
         how = {"mix": config.mix, "temperature": config.temperature}
         loaders = mixture.loaders(config.batch_size, config.seed, config.workers, self._weights, **how)
         self.begin(network, loaders, besides)
@@ -149,6 +145,20 @@ def _over_robots(numbers: Mapping[str, Mapping[str, float]]) -> dict[str, float]
     names = dict.fromkeys(name for own in numbers.values() for name in own)
     means = {name: float(np.mean([own[name] for own in numbers.values() if name in own])) for name in names}
     return means | {f"{name}/{robot}": value for robot, own in numbers.items() for name, value in own.items()}
+
+
+def _alignment(mixture: Mixture, policy: Policy, weight: float, device: str) -> dict[str, Alignment]:
+    """What tells the simulator's state of each robot whose stores have it; none where that weighs nothing."""
+    if weight <= 0:
+        return {}
+    found = {}
+    for name, robot in mixture.robots.items():
+        if not mixture.has_privileged(name):
+            log.warning("align=%g does nothing for robot %r: its stores have no simulator state", weight, name)
+            continue
+        frames = len(robot.cameras) * policy.n_obs_steps
+        found[name] = Alignment(policy.config.backbone.width, frames, robot.privileged_dim).to(device)
+    return found
 
 
 def _check(mixture: Mixture, model: ModelConfig, config: TrainConfig) -> None:

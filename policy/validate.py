@@ -4,7 +4,7 @@ Only the first tenth of an episode rewards looking: later the arm's own motion t
 low while the arm sets off to the wrong place. `looking` measures the first frames alone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ def validation_loss(
     batch_size: int,
     batches: int,
     precision: str,
-    alignment: Alignment | None = None,
+    alignment: Mapping[str, Alignment] | None = None,
 ) -> dict[str, float]:
     """Loss parts over up to `batches` batches spread evenly over the held-out steps, with the same noise each time."""
     rows = np.linspace(0, len(dataset) - 1, min(len(dataset), batch_size * batches)).astype(np.int64)
@@ -48,7 +48,7 @@ def _losses(
     rows: np.ndarray,
     batch_size: int,
     precision: str,
-    alignment: Alignment | None = None,
+    alignment: Mapping[str, Alignment] | None = None,
 ) -> dict[str, float]:
     """Mean loss parts of these samples."""
     device = policy.device

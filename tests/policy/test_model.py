@@ -190,7 +190,7 @@ class TestPrivileged:
 
     def test_alignment_uses_it_as_a_target_only(self, make_policy, preset):
         policy = make_policy(preset)
-        alignment = Alignment(32, 4, 3)
+        alignment = {policy.embodiment.name: Alignment(32, 4, 3)}
         batch = batch_of(policy)
         result = losses(policy, batch, alignment=alignment, align_weight=0.5)
         assert result.parts["align"] > 0
@@ -200,7 +200,8 @@ class TestPrivileged:
     def test_alignment_is_off_without_state(self, make_policy, preset):
         policy = make_policy(preset)
         batch = dataclasses.replace(batch_of(policy), privileged=None)
-        assert "align" not in losses(policy, batch, alignment=Alignment(32, 4, 3), align_weight=0.5).parts
+        alignment = {policy.embodiment.name: Alignment(32, 4, 3)}
+        assert "align" not in losses(policy, batch, alignment=alignment, align_weight=0.5).parts
 
 
 def test_overfits_one_batch(make_policy, preset):

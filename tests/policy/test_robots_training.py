@@ -24,11 +24,12 @@ CONFIG = TrainConfig(
 FAST = ("action",)
 
 
-def store_of(path, embodiment: Embodiment) -> str:
+def store_of(path, embodiment: Embodiment, *, privileged: bool = False) -> str:
     """Four episodes of one task."""
-    with Store.create(path, embodiment, privileged=False) as store:
+    with Store.create(path, embodiment, privileged=privileged) as store:
         for i in range(4):
-            store.append(fake_episode(embodiment, steps=12 + i, seed=i, task=f"{embodiment.name}/go"))
+            task = f"{embodiment.name}/go"
+            store.append(fake_episode(embodiment, steps=12 + i, seed=i, task=task, privileged=privileged))
     return str(path)
 
 
@@ -68,6 +69,18 @@ def test_a_policy_of_three_robots_trains_logs_each_and_resumes_exactly(config, s
     assert policy.robots == list(NAMES)
     normalizers = json.loads((whole / "checkpoints" / "00000004" / "normalizers.json").read_text())
     assert {f"{name}/{which}" for name in NAMES for which in ("state", "action")} <= normalizers.keys()
+
+
+def test_each_robot_is_aligned_to_its_own_state(tmp_path, config, caplog):
+    if config.layout != "tokens":
+        pytest.skip("only an encoded observation can be aligned")
+    first, *others = (store_of(tmp_path / n, ROBOTS[n], privileged=n != NAMES[1]) for n in NAMES)
+    aligned = dataclasses.replace(CONFIG, align=0.5)
+    whole = train([first, *others], config, aligned, tmp_path / "run", progress=False)
+    assert [n for n in NAMES if f"robot {n!r}" in caplog.text] == [NAMES[1]]
+    last = read_metrics(whole / "metrics.jsonl")[-1]
+    assert {n for n in NAMES if f"loss/align/{n}" in last and f"val/align/{n}" in last} == set(NAMES) - {NAMES[1]}
+    Trainer([first, *others], config, aligned).resume(whole / "checkpoints" / "00000004")
 
 
 def test_native_numbers_are_of_one_robot(stores, preset):
