@@ -20,7 +20,7 @@ class Source:
     before the second of each task, in the store's order; None for all · actions: False takes the frames alone · state:
     False leaves out the robot's state, for a policy that should also know actions from frames alone · slots: where the
     robot's numbers lie in the slots that all robots share: a YAML file, or one of `slot_tables.TABLES`; None for what
-    the store says, or the table of that robot's name.
+    the store says, or the table of that robot's name · state_noise: as in `foreact train`, of this source alone.
     """
 
     path: str
@@ -29,10 +29,13 @@ class Source:
     actions: bool = True
     state: bool = True
     slots: str | None = None
+    state_noise: float | None = None
 
     def __post_init__(self):
         if self.share <= 0:
             raise UserError(f"source {self.path}: share must be above 0, got {self.share}")
+        if self.state_noise is not None and self.state_noise < 0:
+            raise UserError(f"source {self.path}: state_noise must be at least 0, got {self.state_noise}")
         if self.episodes is not None and not 0 <= self.episodes[0] < self.episodes[1]:
             raise UserError(f"source {self.path}: episodes must be [first, end] with first < end, got {self.episodes}")
 

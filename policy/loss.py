@@ -94,7 +94,7 @@ def objective(
     alignment: Mapping[str, Alignment] | None = None,
     align_weight: float = 0.0,
     image_shift: int = 0,
-    state_noise: float = 0.0,
+    state_noise: float | Sequence[float] = 0.0,
     step: int = 0,
     teach: Teach | None = None,
 ) -> Losses:
@@ -103,18 +103,19 @@ def objective(
     sources: batches with their instructions. The samples of one all have the same modalities (robot or video alone), so
     what is absent is left out of the sequence and of the loss. A segment's loss is the mean over the samples that have
     it, so those that lack it change none of its gradient. Where there are several robots the parts also tell each
-    one's, as 'action/ROBOT'. alignment: of each robot that has one. step: the update, for weights that rise. teach:
-    another lesson than to denoise.
+    one's, as 'action/ROBOT'. alignment: of each robot that has one. state_noise: of all sources, or of each. step: the
+    update, for weights that rise. teach: another lesson than to denoise.
     """
     config = model.config
     usage: list[Usage] = []
     sums: dict[str, Tensor] = {}
     samples: dict[str, int] = {}
-    for batch, sentence in sources:
+    noises = [state_noise] * len(sources) if isinstance(state_noise, int | float) else state_noise
+    for (batch, sentence), noise in zip(sources, noises, strict=True):
         own = transforms.on(batch.robot or transforms.embodiment.name)
         told = (alignment or {}).get(own.embodiment.name) if batch.privileged is not None else None
         observation, prepared = prepare(
-            model, own, batch, sentence, generator, image_shift, state_noise, usage, told is not None
+            model, own, batch, sentence, generator, image_shift, noise, usage, told is not None
         )
         lesson = Lesson() if teach is None else teach(observation, prepared.encoding)
         shared = config.times == "shared"

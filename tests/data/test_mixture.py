@@ -166,6 +166,7 @@ class TestErrors:
         ("entry", "message"),
         [
             ({"path": "x", "share": 0}, "share must be above 0"),
+            ({"path": "x", "state_noise": -1.0}, "state_noise must be at least 0, got -1"),
             ({"path": "x", "episodes": [3, 3]}, "first < end"),
             ({"path": "x", "episodes": [3]}, "needs path=, and episodes="),
             ({"episodes": [0, 3]}, "needs path="),

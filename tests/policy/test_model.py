@@ -156,6 +156,8 @@ def test_state_noise_reaches_the_state_and_nothing_else(make_policy, preset):
     # equal draws but for the size
     little, much = (losses(policy, batch, seed=1, state_noise=std).total for std in (0.5, 1.0))
     assert not torch.equal(little, much)
+    each = losses(policy, batch, batch, seed=1, state_noise=[0.5, 1.0]).total
+    assert not torch.equal(each, losses(policy, batch, batch, seed=1, state_noise=[1.0, 0.5]).total)
     policy.model.from_state.weight.data.zero_()
     little, much = (losses(policy, batch, seed=1, state_noise=std).total for std in (0.5, 1.0))
     assert torch.equal(little, much)
