@@ -5,6 +5,8 @@ from foreact.data.schema import fake_episode
 from foreact.data.store import Store
 from foreact.envs.spec import Camera, Embodiment, Field
 
+from .toys import use_toys
+
 
 @pytest.fixture(scope="session")
 def robot() -> Embodiment:
@@ -36,6 +38,22 @@ def make_store(robot, tmp_path):
         return tmp_path / name
 
     return make
+
+
+@pytest.fixture
+def many(tmp_path, robot):
+    """Five episodes of each of two tasks."""
+    path = tmp_path / "many"
+    with Store.create(path, robot, privileged=True) as store:
+        for i in range(10):
+            store.append(fake_episode(robot, steps=8, seed=i, task=f"fake/t{i % 2}", privileged=True))
+    return path
+
+
+@pytest.fixture
+def toys(monkeypatch):
+    """Collecting finds toy environments."""
+    use_toys(monkeypatch.setattr)
 
 
 def episode(robot: Embodiment, i: int, steps: int, *, task: str = "fake/task-0"):
