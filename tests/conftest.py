@@ -80,10 +80,11 @@ def _seeds():
 
 
 @pytest.fixture(autouse=True)
-def _no_curves(monkeypatch):
+def _no_plots(monkeypatch):
     """What a single test trains is not plotted, which takes longer than its updates; what a fixture trains is."""
     if "foreact.policy.train" in sys.modules:
         monkeypatch.setattr(sys.modules["foreact.policy.train"], "draw_curves", lambda records, path: None)
+        monkeypatch.setattr(sys.modules["foreact.policy.trainer"].Trainer, "draw", lambda trainer, run: None)
 
 
 @pytest.fixture

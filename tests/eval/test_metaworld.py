@@ -13,11 +13,9 @@ from foreact.eval.actors import PolicyActor
 from foreact.eval.policies import Asked
 from foreact.eval.replay import replay
 
+from .test_rollout import records
+
 pytestmark = pytest.mark.sim
-
-
-def records(results):
-    return {task: row["episodes"] for task, row in results["per_task"].items()}
 
 
 @pytest.mark.slow  # the fast ones: in toy worlds in test_rollout.py, and of the expert alone in envs/test_experts.py

@@ -21,10 +21,16 @@ from foreact.policy.trainer import Trainer
 from .runs import SHORT, cut_off, losses
 
 
-@pytest.mark.parametrize("kind", [pytest.param("preset", marks=pytest.mark.slow), "dropping"])
-def test_two_steps_then_resume_equals_four(store, request, kind, tmp_path):
-    preset = request.getfixturevalue(kind)
-    whole = train(store, preset, SHORT, tmp_path / "whole", progress=False)
+@pytest.fixture(scope="module", params=[pytest.param("preset", marks=pytest.mark.slow), "dropping"])
+def run_of(request, store, tmp_path_factory):
+    """A preset and its run of all four updates."""
+    preset = request.getfixturevalue(request.param)
+    return preset, train(store, preset, SHORT, tmp_path_factory.mktemp(request.param) / "run", progress=False)
+
+
+def test_two_steps_then_resume_equals_four(store, run_of, tmp_path):
+    preset, whole = run_of
+    assert (whole / "experts.png").is_file() == (preset.backbone.experts is not None)
     part = train(store, preset, SHORT, cut_off(whole, tmp_path / "part"), progress=False)
     assert losses(whole) == losses(part)
     for name in ("model", "training/weights", "training/optimizer", "training/ema"):
