@@ -18,7 +18,8 @@ from foreact.envs.spec import Camera
 from .toys import content, run
 
 SCRIPT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in a background job it is ignored
 sys.path.insert(0, {folder!r})
 import toys
 toys.Toy.seconds_a_step = 0.002
