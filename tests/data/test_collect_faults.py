@@ -47,6 +47,7 @@ def test_ctrl_c_leaves_a_valid_store(toys, tmp_path):
     script = SCRIPT.format(folder=str(Path(__file__).parent), path=str(tmp_path / "s"))
     process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", script], stderr=subprocess.PIPE, text=True)
     while _episodes(tmp_path / "s") < 1:
+        assert process.poll() is None
         time.sleep(0.003)
     process.send_signal(signal.SIGINT)
     assert "KeyboardInterrupt" in process.communicate()[1]
