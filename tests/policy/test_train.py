@@ -140,7 +140,7 @@ def test_the_run_folder_tells_what_was_done(trained):
     assert 0 <= record["waiting_for_data"] < 1
 
 
-def test_frames_too_small_for_the_preset(self, store, preset, tmp_path):
+def test_frames_too_small_for_the_preset(store, preset, tmp_path):
     with pytest.raises(UserError, match=r"takes 64 pixels, but camera 'front' .* has 32"):
         train(store, dataclasses.replace(preset, pixels=64), SHORT, tmp_path / "run", progress=False)
 
