@@ -23,7 +23,7 @@ def test_computed_once_extended_and_computed_anew_for_another_maker(many, robot)
         np.testing.assert_array_equal(values, store.read("image/main").mean((1, 2)).astype(np.float16))
         assert means(store)[1] == []
     with Store.open(many, mode="a") as store:
-        store.append(fake_episode(robot, steps=8, seed=11, task="fake/t0", privileged=True))
+        store.append(fake_episode(robot, steps=8, seed=11, task="fake/task-0", privileged=True))
         longer, calls = means(store)
         assert len(longer) == 88
         assert sum(calls) < 80
@@ -40,7 +40,7 @@ def test_a_reader_finds_what_replaced_its_file(many, robot):
     with Store.open(many) as store:
         before = derived_rows(store, "image/main", "means", "a", compute)
     with Store.open(many, mode="a") as store:
-        store.append(fake_episode(robot, steps=8, seed=11, task="fake/t0", privileged=True))
+        store.append(fake_episode(robot, steps=8, seed=11, task="fake/task-0", privileged=True))
         after = derived_rows(store, "image/main", "means", "a", compute)
     assert not before.exists()
     assert now_at(before) == after == now_at(after)

@@ -72,7 +72,7 @@ def test_tasks_are_numbered_over_all_stores(many, tmp_path, robot):
         for i in range(2):
             store.append(fake_episode(robot, seed=i, task="fake/a", privileged=True))
     mixture = Mixture([str(many), str(other)], WINDOWS, **SPLIT)
-    assert mixture.tasks == ["fake/a", "fake/t0", "fake/t1"]
+    assert mixture.tasks == ["fake/a", "fake/task-0", "fake/task-1"]
     assert set(mixture.datasets[0].batch(np.arange(8)).task.tolist()) <= {1, 2}
     assert set(mixture.datasets[1].batch(np.arange(4)).task.tolist()) == {0}
 
@@ -166,7 +166,7 @@ class TestErrors:
             sources_of([entry])
 
     def test_too_few_episodes(self, many):
-        with pytest.raises(UserError, match=r"has 5 episodes of fake/t0, episodes=\[0, 9\]"):
+        with pytest.raises(UserError, match=r"has 5 episodes of fake/task-0, episodes=\[0, 9\]"):
             Mixture({"path": str(many), "episodes": [0, 9]}, WINDOWS, **SPLIT)
 
     def test_video_alone_is_no_policy(self, many):
