@@ -62,7 +62,7 @@ def test_every_query_is_answered(make_policy, request, kind, query):
 @pytest.mark.parametrize("query", QUERIES)
 @pytest.mark.parametrize("kind", ["preset", "stacked"])
 def test_a_step_plan_gives_the_same_numbers(make_policy, request, kind, query):
-    """For every solver, with guidance and without."""
+    """With guidance and without; for every solver in one query, as a solver does not know which it solves."""
     config = request.getfixturevalue(kind)
     if config.layout == "stacked" and any(role in PARTIAL for role in QUERIES[query].values()):
         return
@@ -75,7 +75,8 @@ def test_a_step_plan_gives_the_same_numbers(make_policy, request, kind, query):
         return policy.ask(query, unbatched(batch), ["go left"] * len(batch), keys, drawn, guidance=guidance)
 
     guided = [("euler", 1.5)] if config.times == "independent" else []
-    for rule, guidance in [*((rule, 1.0) for rule in RULES), *guided]:
+    rules = RULES if query == "joint" else ("euler",)
+    for rule, guidance in [*((rule, 1.0) for rule in rules), *guided]:
         plain, planned = answer(False, rule, guidance), answer(True, rule, guidance)
         if plain.actions is not None:
             np.testing.assert_allclose(planned.actions, plain.actions, atol=1e-5)
