@@ -68,12 +68,21 @@ class Arrays:
             in_file = rows[number == n]
             if not self._fails(name, in_file):
                 continue
-            row = next((int(r) for r in in_file if self._fails(name, np.array([r]))), int(in_file[0]))
+            row = self._first_bad(name, in_file)
             return UserError(
                 f"store {self.path} is damaged: array {name!r} of {self._episode(name, row)} cannot be read "
                 f"from {self.file(name, row)} ({error}); restore that file from a copy, or collect it again"
             )
         return UserError(f"store {self.path}: array {name!r} cannot be read: {error}")
+
+    def _first_bad(self, name: str, rows: np.ndarray) -> int:
+        """The first row that cannot be read, of rows (rising) that cannot be read together; found by halves, as each
+        read costs more than its rows."""
+        first = int(rows[0])
+        while len(rows) > 1:
+            half = rows[: len(rows) // 2]
+            rows = half if self._fails(name, half) else rows[len(half) :]
+        return int(rows[0]) if self._fails(name, rows) else first
 
     def _fails(self, name: str, rows: np.ndarray) -> bool:
         try:

@@ -1,4 +1,7 @@
-"""Policies at work: rollouts, replay, metrics and reports."""
+"""Policies at work, in the order in which they are read, and in which each may import from those before it:
+
+reports/ (what came out), the files here (policies, actors, rollouts in simulators), serving/, robot/ and bench/.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

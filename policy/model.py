@@ -102,6 +102,7 @@ class Model(Denoiser):
         self,
         observation: Observation,
         clean: Timed | None = None,
+        *,
         usage: list[Usage] | None = None,
         whole: bool = False,
     ) -> Encoding:

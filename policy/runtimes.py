@@ -19,7 +19,6 @@ from .graphs import acting, flat, graphs
 from .model import Model
 from .nn.backbone import Context
 from .nn.experts import Bank
-from .nn.routing import Usage
 from .nn.timed import Timed
 from .observation import Observation
 from .segments import Segment
@@ -62,15 +61,9 @@ class Fast(Model):
     def __init__(self, model: Model):
         self.__dict__.update(model.__dict__)  # the same weights, not a copy
 
-    def encode(
-        self,
-        observation: Observation,
-        clean: Timed | None = None,
-        usage: list[Usage] | None = None,
-        whole: bool = False,
-    ) -> Encoding:
-        whole = observation.state is not None and observation.views is None
-        return self._encode(observation, clean) if whole else super().encode(observation, clean)
+    def encode(self, observation: Observation, clean: Timed | None = None, **training: Any) -> Encoding:
+        plain = observation.state is not None and observation.views is None and not training
+        return self._encode(observation, clean) if plain else super().encode(observation, clean, **training)
 
     def fused(self, timed: Timed, bank: Bank) -> Timed:
         """As it is: other runtimes are told who the experts are, and join them themselves."""

@@ -22,7 +22,7 @@ OPTIONAL = ("torch", "mujoco", "metaworld", "gymnasium", "tokenizers", "tensorbo
 OPTIONAL += ("gym_aloha", "gym_pusht", "gymnasium_robotics", "ogbench")
 MISSING = {name for name in OPTIONAL if importlib.util.find_spec(name) is None}
 
-hypothesis.settings.register_profile("house", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("house", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("house")
 
 
@@ -77,6 +77,14 @@ def _seeds():
         import torch
 
         torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_plots(monkeypatch):
+    """What a single test trains is not plotted, which takes longer than its updates; what a fixture trains is."""
+    if "foreact.policy.train" in sys.modules:
+        monkeypatch.setattr(sys.modules["foreact.policy.train"], "draw_curves", lambda records, path: None)
+        monkeypatch.setattr(sys.modules["foreact.policy.trainer"].Trainer, "draw", lambda trainer, run: None)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from foreact.eval.pack import MOST_BYTES
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("envs", "data", "policy", "eval")  # each imports from itself and from those before it
+EVAL = ("reports", "", "serving", "robot", "bench")  # likewise inside eval, where "" are the files of eval itself
 LARGEST_FILE = (
     2_000_000  # bytes; pictures for the docs fit, data does not, nor weights but those that come with foreact
 )
@@ -39,11 +41,19 @@ def imported(source: str, path: Path) -> set[str]:
 
 
 def faults(source: str, path: Path) -> list[str]:
-    """What `path` may not import: rooms above its own, the package by its absolute name, torch in envs."""
+    """What `path` may not import: rooms above its own, also inside eval; the package by its absolute name; torch in
+    envs."""
     room = path.parts[0]
     banned = {f".{name}" for name in (*ROOMS[ROOMS.index(room) + 1 :], "configs", "__main__")}
     banned |= {"foreact", *ROOMS} | ({"torch", "einops", "jaxtyping"} if room == "envs" else set())
-    return sorted(n for n in imported(source, path) if any(f"{n}.".startswith(f"{b}.") for b in banned))
+    names = imported(source, path)
+    above = {n for n in names if n.startswith(".eval.") and inside_eval(n.split(".")[2:]) > inside_eval(path.parts[1:])}
+    return sorted(n for n in names if n in above or any(f"{n}.".startswith(f"{b}.") for b in banned))
+
+
+def inside_eval(parts: Sequence[str]) -> int:
+    """The place in EVAL of a module, given the parts of its name below eval."""
+    return EVAL.index(parts[0] if parts[0] in EVAL else "")
 
 
 @pytest.mark.parametrize(
@@ -59,6 +69,9 @@ def faults(source: str, path: Path) -> list[str]:
         ("envs/render.py", "import torch.nn as nn", "torch.nn"),
         ("envs/render.py", "from torch import Tensor", "torch.Tensor"),
         ("eval/rollout.py", "from .. import __main__", ".__main__"),
+        ("eval/rollout.py", "from .robot.clock import Clock", ".eval.robot.clock.Clock"),
+        ("eval/reports/film.py", "from ..stage import Look", ".eval.stage.Look"),
+        ("eval/serving/server.py", "from ..robot import control", ".eval.robot.control"),
     ],
 )
 def test_the_check_itself_finds(path, line, fault):
@@ -72,6 +85,10 @@ def test_the_check_itself_finds(path, line, fault):
         ("policy/nn/block.py", "from ..segments import Segment\nfrom . import attention"),
         ("envs/render.py", "import numpy as np\nfrom .spec import Camera"),
         ("data/store.py", "from ..envs import evaluation"),
+        (
+            "eval/robot/control.py",
+            "from ..actors import PolicyActor\nfrom ..reports import metrics",
+        ),
     ],
 )
 def test_the_check_itself_allows(path, line):

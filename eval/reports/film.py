@@ -79,7 +79,7 @@ def _draw(panels: list[tuple[str, Pictures]], title: str, end: str, colour: RGB,
     width = max(width for width, _ in sizes.values())
     columns = []
     for name, pictures in panels:
-        rows = [_padded(_magnified(pictures[camera], size), width) for camera, size in sizes.items()]
+        rows = [_padded(magnified(pictures[camera], size), width) for camera, size in sizes.items()]
         columns.append(np.concatenate([_strip(name, width, _DIM), *rows]))
     gap = np.full((columns[0].shape[0], 4, 3), _BACK, np.uint8)
     body = np.concatenate([part for column in columns for part in (column, gap)][:-1], axis=1)
@@ -87,8 +87,11 @@ def _draw(panels: list[tuple[str, Pictures]], title: str, end: str, colour: RGB,
     return np.concatenate([head, body])
 
 
-def _magnified(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    # A model may foresee smaller pictures than the camera's: all panels get the camera's size.
+def magnified(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A picture (H, W, 3) at another size (width, height), its pixels seen as they are.
+
+    A model may foresee smaller pictures than the camera's: all panels get one size.
+    """
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.NEAREST))
 
 

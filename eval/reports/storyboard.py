@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from ...data.video import write_video
-from .film import Pictures, label
+from .film import Pictures, label, magnified
 
 SIZE = 160  # side of a panel [pixels]
 FPS = 10
@@ -50,9 +50,5 @@ def _row(look: Look, cameras: Sequence[str]) -> np.ndarray:
     for camera in cameras:
         real, foreseen = look.real[camera], look.foreseen[camera]
         error = np.abs(real.astype(int) - foreseen).astype(np.uint8)
-        panels += [_panel(p) for p in (look.now[camera], real, foreseen, error)]
+        panels += [magnified(p, (SIZE, SIZE)) for p in (look.now[camera], real, foreseen, error)]
     return np.concatenate(panels, axis=1)
-
-
-def _panel(picture: np.ndarray) -> np.ndarray:
-    return np.asarray(Image.fromarray(picture).resize((SIZE, SIZE), Image.Resampling.NEAREST))

@@ -1,9 +1,15 @@
 """A small robot with everything that a store can hold, and stores of random episodes for it."""
 
+import shutil
+from functools import cache
+from pathlib import Path
+
 import pytest
 from foreact.data.schema import fake_episode
 from foreact.data.store import Store
 from foreact.envs.spec import Camera, Embodiment, Field
+
+from .toys import use_toys
 
 
 @pytest.fixture(scope="session")
@@ -25,17 +31,41 @@ def robot() -> Embodiment:
     )
 
 
-@pytest.fixture
-def make_store(robot, tmp_path):
-    """make_store(lengths, tasks=1) → path of a closed store; episode i has seed i, task i modulo `tasks`."""
+@pytest.fixture(scope="session")
+def built(robot, tmp_path_factory):
+    """built(lengths, tasks) → path of a closed store, made once, for all to copy."""
 
-    def make(lengths, *, tasks: int = 1, name: str = "store.zarr"):
-        with Store.create(tmp_path / name, robot, privileged=True) as store:
+    @cache
+    def build(lengths: tuple[int, ...], tasks: int) -> Path:
+        path = tmp_path_factory.mktemp("built") / "store"
+        with Store.create(path, robot, privileged=True) as store:
             for i, steps in enumerate(lengths):
                 store.append(episode(robot, i, steps, task=f"fake/task-{i % tasks}"))
-        return tmp_path / name
+        return path
+
+    return build
+
+
+@pytest.fixture
+def make_store(built, tmp_path):
+    """make_store(lengths, tasks=1) → path of a closed store; episode i has seed i, task i modulo `tasks`."""
+
+    def make(lengths, *, tasks: int = 1, name: str = "store.zarr") -> Path:
+        return shutil.copytree(built(tuple(lengths), tasks), tmp_path / name)
 
     return make
+
+
+@pytest.fixture
+def many(make_store):
+    """Five episodes of each of two tasks."""
+    return make_store([8] * 10, tasks=2, name="many")
+
+
+@pytest.fixture
+def toys(monkeypatch):
+    """Collecting finds toy environments."""
+    use_toys(monkeypatch.setattr)
 
 
 def episode(robot: Embodiment, i: int, steps: int, *, task: str = "fake/task-0"):

@@ -3,7 +3,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from foreact.data.derived import derived_rows, derived_vectors, now_at
 from foreact.data.mixture import Mixture, _sizes, iterate
 from foreact.data.schema import fake_episode
 from foreact.data.sources import Source, sources_of
@@ -16,16 +15,6 @@ from hypothesis import strategies as st
 
 WINDOWS = Windows(horizon=4, future=(2,))
 SPLIT = {"held_out": 0.2, "seed": 0}
-
-
-@pytest.fixture
-def many(tmp_path, robot):
-    """Five episodes of each of two tasks."""
-    path = tmp_path / "many"
-    with Store.create(path, robot, privileged=True) as store:
-        for i in range(10):
-            store.append(fake_episode(robot, steps=8, seed=i, task=f"fake/t{i % 2}", privileged=True))
-    return path
 
 
 def test_episodes_are_counted_task_by_task(many):
@@ -83,7 +72,7 @@ def test_tasks_are_numbered_over_all_stores(many, tmp_path, robot):
         for i in range(2):
             store.append(fake_episode(robot, seed=i, task="fake/a", privileged=True))
     mixture = Mixture([str(many), str(other)], WINDOWS, **SPLIT)
-    assert mixture.tasks == ["fake/a", "fake/t0", "fake/t1"]
+    assert mixture.tasks == ["fake/a", "fake/task-0", "fake/task-1"]
     assert set(mixture.datasets[0].batch(np.arange(8)).task.tolist()) <= {1, 2}
     assert set(mixture.datasets[1].batch(np.arange(4)).task.tolist()) == {0}
 
@@ -178,7 +167,7 @@ class TestErrors:
             sources_of([entry])
 
     def test_too_few_episodes(self, many):
-        with pytest.raises(UserError, match=r"has 5 episodes of fake/t0, episodes=\[0, 9\]"):
+        with pytest.raises(UserError, match=r"has 5 episodes of fake/task-0, episodes=\[0, 9\]"):
             Mixture({"path": str(many), "episodes": [0, 9]}, WINDOWS, **SPLIT)
 
     def test_video_alone_is_no_policy(self, many):
@@ -199,62 +188,3 @@ class TestErrors:
 
 def test_a_source_of_all_is_a_plain_path():
     assert sources_of("a") == sources_of([{"path": "a"}]) == [Source(path="a")]
-
-
-class TestDerived:
-    """Values that are computed once and kept in the store."""
-
-    def means(self, store, mark="a"):
-        calls = []
-
-        def compute(frames):
-            calls.append(len(frames))
-            return frames.mean((1, 2)).astype(np.float16)
-
-        return np.load(derived_rows(store, "image/main", "means", mark, compute)), calls
-
-    def test_computed_once_extended_and_computed_anew_for_another_maker(self, many, robot):
-        with Store.open(many) as store:
-            values, calls = self.means(store)
-            assert sum(calls) >= 80
-            np.testing.assert_array_equal(values, store.read("image/main").mean((1, 2)).astype(np.float16))
-            assert self.means(store)[1] == []
-        with Store.open(many, mode="a") as store:
-            store.append(fake_episode(robot, steps=8, seed=11, task="fake/t0", privileged=True))
-            longer, calls = self.means(store)
-            assert len(longer) == 88
-            assert sum(calls) < 80
-            np.testing.assert_array_equal(longer, store.read("image/main").mean((1, 2)).astype(np.float16))
-        with Store.open(many) as store:
-            assert sum(self.means(store, "b")[1]) >= 88
-            assert self.means(store)[1] == []  # what the first maker's readers have is not taken from them
-
-    def test_a_reader_finds_what_replaced_its_file(self, many, robot):
-        def compute(frames):
-            return frames.mean((1, 2)).astype(np.float16)
-
-        with Store.open(many) as store:
-            before = derived_rows(store, "image/main", "means", "a", compute)
-        with Store.open(many, mode="a") as store:
-            store.append(fake_episode(robot, steps=8, seed=11, task="fake/t0", privileged=True))
-            after = derived_rows(store, "image/main", "means", "a", compute)
-        assert not before.exists()
-        assert now_at(before) == after == now_at(after)
-
-    def test_texts(self, many):
-        asked = []
-
-        def embed(texts):
-            asked.extend(texts)
-            return np.array([[len(t), 1] for t in texts], np.float32)
-
-        with Store.open(many) as store:
-            for _ in range(2):
-                assert derived_vectors(store, ["ab", "abc"], "words", "m", embed).tolist() == [[2, 1], [3, 1]]
-        assert asked == ["ab", "abc"]
-
-    def test_the_store_stays_a_store(self, many):
-        with Store.open(many) as store:
-            self.means(store)
-        with Store.open(many, mode="a") as store:
-            assert len(store) == 10

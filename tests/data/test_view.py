@@ -1,5 +1,4 @@
 import io
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -11,6 +10,8 @@ from foreact.data.view import pick, view
 from foreact.envs.errors import UserError
 from foreact.envs.spec import Camera, Embodiment, Field
 from rich.console import Console
+
+from .test_page import Reader
 
 SPEC = Embodiment(
     name="toy",
@@ -43,32 +44,19 @@ def path(tmp_path):
     return tmp_path / "store"
 
 
-class _Links(HTMLParser):
-    def __init__(self, html):
-        super().__init__()
-        self.videos, self.text = [], ""
-        self.feed(html)
-
-    def handle_starttag(self, tag, attrs):
-        if tag == "video":
-            self.videos.append(dict(attrs)["src"])
-
-    def handle_data(self, data):
-        self.text += data
-
-
 def test_the_page_shows_what_is_in_the_store(path, tmp_path):
     page = view(path, tmp_path / "page", episodes=3)
     assert page == tmp_path / "page" / "index.html"
     html = page.read_text()
-    links = _Links(html)
+    reader = Reader(html)
+    videos = [source for source in reader.sources if source.endswith(".mp4")]
     assert "http" not in html
-    assert len(links.videos) == 3 * 2
-    for video in links.videos:  # each lies beside the page
+    assert len(videos) == 3 * 2
+    for video in videos:  # each lies beside the page
         frames = read_video(page.parent / video)
         assert min(frames.shape[1:3]) >= 280
     for word in ("Do <toy/many>", "hand_position", "gripper", "toy/few", "seed 99", "failed", "executed"):
-        assert word in links.text
+        assert word in reader.words
 
 
 def test_the_page_of_an_empty_store_opens(tmp_path):

@@ -32,3 +32,12 @@ def make():
     yield _make
     for env in made:
         env.close()
+
+
+def succeeds(env, seed: int, act) -> bool:
+    """Does an episode of act(env) → action succeed within its steps?"""
+    env.reset(seed=seed)
+    success = truncated = False
+    while not (success or truncated):
+        _, success, truncated = env.advance(act(env))
+    return success

@@ -5,6 +5,8 @@ import pytest
 from foreact import envs
 from foreact.eval.reports.metrics import wilson
 
+from .conftest import succeeds
+
 pytestmark = pytest.mark.sim
 
 LEAST = {"aloha": 90, "fetch": 95, "ogbench": 95, "pusht": 80}  # of 100 seeds
@@ -17,15 +19,7 @@ def test_every_suite_is_tested():
 
 
 def successes(env, seeds, act) -> int:
-    return sum(_succeeds(env, seed, act) for seed in seeds)
-
-
-def _succeeds(env, seed: int, act) -> bool:
-    env.reset(seed=seed)
-    success = truncated = False
-    while not (success or truncated):
-        _, success, truncated = env.advance(act(env))
-    return success
+    return sum(succeeds(env, seed, act) for seed in seeds)
 
 
 def expert(env) -> np.ndarray:

@@ -8,6 +8,8 @@ from foreact import envs
 from foreact.envs.metaworld import bare
 from foreact.envs.metaworld_tasks import CAMERA
 
+from .conftest import succeeds
+
 pytestmark = pytest.mark.sim
 
 # Tasks whose goal is drawn as a marker, and those of them that are not marked slow here.
@@ -87,15 +89,7 @@ def test_the_expert_does_what_metaworlds_own_does(name, make):
     env = make(name, cameras=())
     policy = ENV_POLICY_MAP[env.task.name]()
     for seed in (1000, 1001):
-        assert _succeeds(env, seed) == _own_succeeds(env, policy, seed)
-
-
-def _succeeds(env, seed: int) -> bool:
-    env.reset(seed=seed)
-    success = truncated = False
-    while not (success or truncated):
-        _, success, truncated = env.advance(env.expert_action())
-    return success
+        assert succeeds(env, seed, type(env).expert_action) == _own_succeeds(env, policy, seed)
 
 
 def _own_succeeds(env, policy, seed: int) -> bool:

@@ -1,9 +1,6 @@
-"""Toy environments, toy policies and a policy server."""
+"""Toy environments, toy policies and a run of next to no training."""
 
-import asyncio
-import contextlib
 import dataclasses
-import threading
 import time
 from pathlib import Path
 
@@ -98,37 +95,6 @@ def continuing(worlds):
         return ContinuingPolicy(worlds.EMBODIMENT, **options)
 
     return build
-
-
-@contextlib.contextmanager
-def _serving(actor, *, load=None, **settings):
-    from foreact.eval.serving.server import Server, ServeSettings
-
-    server, ready = Server(actor, ServeSettings(port=0, **settings), load), threading.Event()
-    loop = asyncio.new_event_loop()
-    task = loop.create_task(server.run(lambda _: ready.set()))
-
-    def run():
-        with pytest.raises(asyncio.CancelledError):
-            loop.run_until_complete(task)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        assert ready.wait(10)
-        server.loop = loop
-        yield server
-    finally:
-        loop.call_soon_threadsafe(task.cancel)
-        thread.join(10)
-        loop.close()
-        assert not thread.is_alive()
-
-
-@pytest.fixture
-def serving():
-    """Serves an actor from a thread: `with serving(actor, **settings) as server`, which then listens."""
-    return _serving
 
 
 @pytest.fixture(scope="session")

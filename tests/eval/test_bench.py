@@ -18,7 +18,12 @@ from foreact.policy.config import ModelConfig
 from foreact.policy.settings import build
 
 PRESET = build(ModelConfig, yaml.safe_load(files("foreact.configs").joinpath("model/joint/tiny.yaml").read_text()))
-TINY = dataclasses.replace(PRESET, pixels=32, solver=dataclasses.replace(PRESET.solver, steps=3))
+TINY = dataclasses.replace(
+    PRESET,
+    pixels=32,
+    solver=dataclasses.replace(PRESET.solver, steps=3),
+    backbone=dataclasses.replace(PRESET.backbone, width=64, depth=2),
+)
 
 
 def test_the_baseline_computes_the_same_actions():
@@ -59,7 +64,7 @@ def test_arms_of_training_learn_the_same(arm):
 def test_act_ends_with_its_ratio(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr("foreact.eval.bench.act.find_spec", lambda name: None)  # exporting is tested elsewhere
     monkeypatch.setattr("foreact.eval.bench.act.SOLVER_STEPS", (2,))
-    monkeypatch.setattr("foreact.eval.bench.act.CAMERAS", (1, 2))
+    monkeypatch.setattr("foreact.eval.bench.act.CAMERAS", (2,))
     bench_act(TINY, device="cpu", rounds=1, tokens=[4], steps=3, out=tmp_path)
     out = capsys.readouterr().out
     assert PLAIN in out
@@ -102,6 +107,10 @@ def test_peers_say_what_is_wrong(tmp_path):
         check_peer("python", "cuda")
     with pytest.raises(UserError, match="give an interpreter that has lerobot"), lerobot(str(tmp_path / "x"), "act", 1):
         pass
+
+
+@pytest.mark.slow
+def test_an_interpreter_without_lerobot_says_so():
     with pytest.raises(UserError, match=r"ended with status 1:(.|\n)*No module named 'lerobot'"):  # noqa: SIM117
         with lerobot(sys.executable, "act", 1, **diffusion(TINY)):
             pass

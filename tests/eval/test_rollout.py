@@ -123,7 +123,7 @@ def test_pictures_are_drawn_only_for_looks(worlds):
 
 
 def test_expert_succeeds_and_random_fails(worlds):
-    assert evaluate("expert", ["near", "far"], episodes=3, workers=2, **QUIET)["task_mean"] == 1.0
+    assert evaluate("expert", ["near", "far"], episodes=3, workers=1, **QUIET)["task_mean"] == 1.0
     random = [evaluate("random", ["far"], episodes=4, workers=w, **QUIET) for w in (1, 2)]
     assert random[0]["task_mean"] == 0.0
     assert records(random[0]) == records(random[1])

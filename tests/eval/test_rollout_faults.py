@@ -99,7 +99,8 @@ def test_a_failing_simulator_is_a_clear_error(worlds, task, message):
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_no_orphans_after_an_interrupt(worlds, alive, how):
     script = textwrap.dedent(f"""
-        import sys
+        import signal, sys
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # in a background job it is ignored
         sys.path.insert(0, {str(worlds.__file__.rsplit("/", 1)[0])!r})
         from foreact.eval.workers import Pool, _Worker
         from foreact.eval import evaluate

@@ -9,13 +9,16 @@ from foreact.data.normalize import Normalizer
 from foreact.data.schema import fake_episode
 from foreact.data.store import Store
 from foreact.envs.spec import Camera, Embodiment, Field
+from foreact.policy import train
 from foreact.policy.config import ModelConfig
 from foreact.policy.model import Model
-from foreact.policy.nn.config import BackboneConfig
+from foreact.policy.nn.config import BackboneConfig, ExpertsConfig
 from foreact.policy.policy import Policy
 from foreact.policy.sentences import Sentences
 from foreact.policy.tokens.images import ImageConfig
 from foreact.policy.transforms import Transforms
+
+from .runs import SHORT
 
 
 def _field(name: str, size: int) -> Field:
@@ -100,3 +103,17 @@ def store(tmp_path_factory, embodiment: Embodiment) -> Path:
             task, sentence = (("toy/l", "go left"), ("toy/r", "go right"))[i % 2]
             made.append(dataclasses.replace(episode, task=task, instruction=sentence))
     return path
+
+
+@pytest.fixture(scope="session")
+def trained(store, preset, tmp_path_factory):
+    """The run of all four updates, for all to read; who changes it takes a copy."""
+    out = tmp_path_factory.mktemp("trained") / "run"
+    return train(store, preset, SHORT, out, command="foreact train …", progress=False)
+
+
+@pytest.fixture(scope="session")
+def dropping(preset):
+    """Experts that are drawn, and dropout, which draws from PyTorch's own generator."""
+    backbone = dataclasses.replace(preset.backbone, experts=ExpertsConfig(), attention_dropout=0.2, mlp_dropout=0.2)
+    return dataclasses.replace(preset, backbone=backbone)

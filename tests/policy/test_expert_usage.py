@@ -50,5 +50,6 @@ def test_usage_of_a_policy(make_policy, preset, layout, router, tmp_path):
     if router == "time":
         torch.testing.assert_close(usage.shares["action"], usage.shares["future"])
         assert set(usage.shares["action"].unique().tolist()) <= {0, 0.5}
-    usage.draw(tmp_path / "experts.png")
-    assert (tmp_path / "experts.png").stat().st_size > 1000
+    if (layout, router) == ("tokens", "expert_choice"):  # whose shares are of any size
+        usage.draw(tmp_path / "experts.png")
+        assert (tmp_path / "experts.png").stat().st_size > 1000

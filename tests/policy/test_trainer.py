@@ -9,7 +9,7 @@ from foreact.data.store import Store
 from foreact.envs.errors import UserError
 from foreact.policy import train
 from foreact.policy.fitting import TrainConfig
-from foreact.policy.run_folder import read_metrics
+from foreact.policy.run_folder import draw_curves, read_metrics
 from foreact.policy.trainer import Trainer
 from foreact.policy.validate import loss_of_tasks, validation_loss
 
@@ -52,10 +52,12 @@ def test_balanced_tasks_keep_their_likelier_first_steps(uneven, preset):
 
 def test_the_loss_of_each_task_is_told(uneven, preset, tmp_path):
     run = train(uneven, preset, dataclasses.replace(SHORT, val_per_task=4), tmp_path / "run", progress=False)
-    last = read_metrics(run / "metrics.jsonl")[-1]
+    records = read_metrics(run / "metrics.jsonl")
+    last = records[-1]
     assert {name for name in last if name.startswith("task/")} == {"task/l", "task/r"}
     assert last["minutes"] > 0
-    assert (run / "curves.png").stat().st_size > 5000
+    draw_curves(records, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 5000
 
 
 def test_the_loss_of_all_is_the_mean_over_the_tasks_samples(uneven, preset):

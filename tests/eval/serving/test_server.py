@@ -12,15 +12,8 @@ import pytest
 from foreact.envs.errors import UserError
 from foreact.eval.actors import PolicyActor
 from foreact.eval.serving.client import Client, ServerError, pack, unpack
-from foreact.eval.serving.messages import question
-from foreact.eval.serving.remote import RemotePolicy
 from foreact.eval.serving.server import ServeSettings
 from websockets.sync.client import connect
-
-
-@pytest.fixture
-def actor(continuing):
-    return PolicyActor(policy=continuing(), batch_shape=4)
 
 
 def uri(server):
@@ -222,36 +215,6 @@ def test_a_checkpoint_is_loaded_again_while_clients_stay(serving, actor, continu
         server.loop.call_soon_threadsafe(server.reload)
         wait_for(lambda: server.counts["failed_reloads"] == 1)
         np.testing.assert_array_equal(client.infer({**look(worlds), "key": [1]})["actions"], after)
-
-
-def test_a_remote_policy_is_a_policy(serving, actor, worlds):
-    with serving(actor) as server:
-        remote = RemotePolicy(uri(server))
-        assert remote.embodiment == actor.policy.embodiment
-        assert remote.can_continue
-        observation = look(worlds)
-        stacked = {"images": {"main": observation["images"]["main"][None]}, "state": observation["state"][None]}
-        first = np.full((2, 2), 0.1, np.float32)
-        arguments = [stacked] * 2, ["go", "go"], [(1,), (2,)]
-        ours = actor.policy.act(*arguments, committed=[None, first])
-        np.testing.assert_array_equal(remote.act(*arguments, committed=[None, first]), ours)
-        with pytest.raises(ServerError, match="state has NaN"):
-            remote.act([stacked | {"state": np.full((1, 2), np.nan)}], ["go"], [(1,)])
-        np.testing.assert_array_equal(remote.act(*arguments, committed=[None, first]), ours)  # connected anew
-        remote.close()
-    with pytest.raises(UserError, match=r"policy=ws://127.0.0.1:1: cannot connect"):
-        RemotePolicy("ws://127.0.0.1:1", timeout=2)
-
-
-def test_a_question_keeps_the_observation_steps_of_the_policy(dot_policy, worlds):
-    actor = PolicyActor(policy=dot_policy())
-    message = look(worlds)
-    with pytest.raises(UserError, match=r"camera 'main' has shape \(12, 12, 3\), the policy needs \(2, 12, 12, 3\)"):
-        question(message, actor, (0,))
-    with pytest.raises(UserError, match="a message is a map, got list"):
-        question([1, 2], actor, (0,))
-    twice = {"images": {"main": np.stack([message["images"]["main"]] * 2)}, "state": np.stack([message["state"]] * 2)}
-    assert question({**twice, "prompt": "go"}, actor, (4, 2)).key == (4, 2)
 
 
 @pytest.mark.parametrize(("name", "value"), [("port", 70000), ("max_mb", 0.0), ("rate", -1.0), ("clients", 0)])
