@@ -78,6 +78,7 @@ class Server:
     async def run(self, ready: Callable[["Server"], None] = lambda server: None) -> None:
         """Serve until cancelled. ready: called once it listens, when `port` is known."""
         self.batcher = Batcher(self.actor)
+        metadata(self.actor)  # the fingerprint of the weights takes a while, for which no client should wait
         settings = self.settings
         answering = asyncio.create_task(self.batcher.run())
         try:
