@@ -35,7 +35,7 @@ and that it is given to do so."""
 PROMPT = 0.1
 """Seconds within which the robot must rest once a rule says so."""
 OVER = "the bench is over"
-COUNTED = ("overtaken", "bad_messages", "too_fast", "refused", "errors", "reloads", "failed_reloads")
+COUNTED = ("overtaken", "bad_messages", "too_large", "too_fast", "refused", "errors", "reloads", "failed_reloads")
 """What a server counts that is out of the ordinary."""
 
 

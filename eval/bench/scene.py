@@ -15,6 +15,8 @@ from ..serving.remote import RemotePolicy
 from . import trouble
 from .serve import question, server
 
+JUMP = 0.3  # seconds, as which the run itself counts them
+
 
 @dataclass
 class Scene:
@@ -107,8 +109,8 @@ FAULTS = {
     "camera frozen": Fault(
         strike=_set("robot", "frozen", True), mend=_set("robot", "frozen", False), rule="camera", allows=0.5
     ),
-    "clock jumps by 0.3 s": Fault(strike=lambda s: s.clock.jump(0.3), rule="chunk", allows=0.0, must=False),
-    "100 MB message": Fault(strike=lambda s: s.let(trouble.too_large)),
+    f"clock jumps by {JUMP:g} s": Fault(strike=lambda s: s.clock.jump(JUMP), rule="chunk", allows=JUMP, must=False),
+    "100 MB message": Fault(strike=lambda s: s.let(trouble.too_large), counts="too_large"),
     "garbage bytes": Fault(strike=lambda s: s.let(trouble.garbage), counts="bad_messages"),
     "wrong token": Fault(strike=lambda s: s.let(trouble.wrong_token), counts="refused"),
     "client that never reads": Fault(strike=lambda s: s.let(trouble.never_reads), counts="overtaken"),
