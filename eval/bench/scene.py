@@ -11,7 +11,6 @@ from typing import Any
 
 from ..robot.rehearsal import demonstrated
 from ..serving.client import Client
-from ..serving.remote import RemotePolicy
 from . import trouble
 from .serve import question, server
 
@@ -34,9 +33,8 @@ class Scene:
         self.wire = trouble.Wire(self.start())
         with Client(self.uri, token=trouble.TOKEN) as client:
             self.asked = question(client.metadata)
-        policy = RemotePolicy(self.wire.uri, token=trouble.TOKEN)
-        self.policy = trouble.Unsound(policy)
-        seen = demonstrated(self.task or policy.tasks[0], policy.embodiment.cameras)
+        self.policy = trouble.Unsound(self.wire.uri, token=trouble.TOKEN)
+        seen = demonstrated(self.task or self.policy.tasks[0], self.policy.embodiment.cameras)
         self.robot = trouble.Freezing(*seen, self.clock)
 
     @property
@@ -59,7 +57,7 @@ class Scene:
 
     def close(self) -> None:
         """End all of it."""
-        self.policy.policy.close()
+        self.policy.close()
         self.wire.close()
         self._servers.close()
 

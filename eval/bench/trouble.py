@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,18 +81,21 @@ def _hang_up(end: socket.socket) -> None:
     end.close()
 
 
-class Unsound:
-    """A policy whose chunks come out wrong while `how` is set: 'nan', or 'shape'."""
+class Unsound(RemotePolicy):
+    """A policy behind a server whose chunks come out wrong while `how` is set: 'nan', or 'shape'."""
 
-    def __init__(self, policy: RemotePolicy):
-        self.policy, self.how = policy, ""
+    how = ""
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.policy, name)
-
-    def act(self, *asked: Any, **more: Any) -> np.ndarray:
-        """As the policy, or wrong."""
-        chunks = self.policy.act(*asked, **more)
+    def act(
+        self,
+        observations: Sequence[dict[str, Any]],
+        instructions: Sequence[str],
+        keys: Sequence[tuple[int, ...]],
+        batch_shape: int | None = None,
+        *,
+        committed: Sequence[np.ndarray | None] | None = None,
+    ) -> np.ndarray:
+        chunks = super().act(observations, instructions, keys, batch_shape, committed=committed)
         return {"nan": chunks * np.nan, "shape": chunks[..., :-1]}.get(self.how, chunks)
 
 
@@ -120,6 +124,7 @@ class Jumping(RealClock):
         return super().now() + self.ahead
 
     def jump(self, seconds: float) -> None:
+        """Go so much ahead at once."""
         self.ahead += seconds
 
 
