@@ -42,7 +42,7 @@ def seams(trace: Mapping[str, np.ndarray]) -> np.ndarray:
     """Rows of a trace (`logbook.write_trace`) at which the source of the actions changed: a chunk gave way to the next,
     ran out, or came after a rest. The first action of all is none.
     """
-    told = np.isfinite(trace["asked"]).all(axis=1)
+    told = np.isfinite(trace["asked"].sum(axis=1))  # where there was no action it is NaN
     changed = np.flatnonzero(told[1:] != told[:-1]) + 1
     found = np.union1d(changed, np.flatnonzero(np.isin(trace["step"], trace["joints"])))
     return found[found > np.argmax(told)] if told.any() else found[:0]

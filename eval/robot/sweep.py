@@ -14,7 +14,7 @@ from ..reports.results import percent
 from .jerk import peaks
 
 Row = Mapping[str, Any]
-ARM = ("mode", "latency", "jitter")
+ARM: tuple[str, ...] = ("mode", "latency", "jitter")
 """What tells the runs of a sweep apart; the last two in seconds."""
 _STYLES = ("-", "--", ":", "-.")
 _COLOURS = ("#3b82f6", "#f97316", "#10b981", "#e11d48")
