@@ -118,7 +118,7 @@ def _struck(scene: Scene, name: str, folder: Path, hz: float | None) -> dict[str
     fault, stop = FAULTS[name], EmergencyStop()
     actor = PolicyActor(policy=scene.policy, name=scene.uri, batch_shape=1)
     before, story = trouble.counts(scene.wire.target), _Story(fault, scene, stop)
-    settings = ControlSettings(hz=hz, max_steps=10**6)
+    settings = ControlSettings(hz=hz, max_steps=10**6, uncovered="rest")
     loop = Control(scene.robot, actor, scene.clock, settings, SafetySettings(patience=60), stop=stop, watch=story.watch)
     book = Logbook(folder, scene.robot.embodiment, {"fault": name, "hz": loop.hz})
     run = loop.run()
