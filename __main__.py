@@ -83,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument("--hz", type=float, help="clips: frames a second to keep (default: the first clip's own)")
     data.add_argument("--episodes", type=int, default=12, help="view: how many episodes to show")
     bench = verbs.add_parser("bench", help="measure speed against a named baseline in the same run")
-    bench.add_argument("name", metavar="NAME", help="render, loader, train, act or eval")
+    bench.add_argument("name", metavar="NAME", help="render, loader, train, act, eval, control, serve or faults")
     bench.add_argument("settings", nargs="*", metavar="key=value")
     verbs.add_parser("tasks", help="list the tasks with their instructions")
     for verb in verbs.choices.values():

@@ -12,8 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from . import envs
 from .commands import console, home, say
 from .data.provenance import command_line
@@ -24,8 +22,8 @@ from .envs.limits import Limit
 from .envs.spec import Embodiment
 from .eval.actors import PolicyActor
 from .eval.casting import as_actor
-from .eval.reports.results import percent
-from .eval.robot.clock import Clock, RealClock, SimulatedClock
+from .eval.robot import sweep
+from .eval.robot.clock import CLOCKS, Clock
 from .eval.robot.control import Control
 from .eval.robot.control_report import write_control_report
 from .eval.robot.logbook import Logbook
@@ -36,24 +34,37 @@ from .policy.settings import build
 
 
 def control(config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Run a policy on a robot, once for each mode and latency; returns what each `control.json` holds."""
-    choose(config["clock"], ("real", "simulated"), "clock")
+    """Run a policy on a robot, once for each mode, latency and jitter; returns what each `control.json` holds."""
+    choose(config["clock"], CLOCKS, "clock")
     choose(config["robot"], ("simulated", "recorded", "lerobot"), "robot")
-    runs = list(itertools.product(_listed(config["mode"]), _listed(config["latency"])))
+    arms = [dict(zip(sweep.ARM, values, strict=True)) for values in itertools.product(*map(_listed, _arms(config)))]
     name = f"control-{config['robot']}-{time.strftime('%Y%m%d-%H%M%S')}"
     out = Path(config["out"]) if config["out"] else home() / name
-    found = []
-    for mode, latency in runs:
-        folder = out if len(runs) == 1 else out / f"{mode}-{latency:g}ms"
-        found.append(_control({**config, "mode": mode, "latency": latency}, folder))
-    if len(runs) > 1:
-        write_json(out / "sweep.json", {"command": command_line(), "runs": found})
-        _show(found)
+    found, rows = [], []
+    for arm in arms:
+        folder = out if len(arms) == 1 else out / _folder(arm, config)
+        run, robot = _control({**config, **arm}, folder)
+        found.append(run)
+        rows.append(sweep.row_of(run, folder, robot))
+    if len(arms) > 1:
+        write_json(out / "sweep.json", {"command": command_line(), "rows": rows, "runs": found})
+        sweep.show(rows, console)
+        sweep.draw(rows, out / "sweep.png")
+        say(f"Plot: {out / 'sweep.png'}")
     return found
 
 
-def _control(config: Mapping[str, Any], out: Path) -> dict[str, Any]:
-    clock: Clock = RealClock() if config["clock"] == "real" else SimulatedClock()
+def _arms(config: Mapping[str, Any]) -> Iterator[Any]:
+    return (config[name] for name in sweep.ARM)
+
+
+def _folder(arm: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    jitter = f"-jitter{arm['jitter']:g}ms" if len(_listed(config["jitter"])) > 1 else ""
+    return f"{arm['mode']}-{arm['latency']:g}ms{jitter}"
+
+
+def _control(config: Mapping[str, Any], out: Path) -> tuple[dict[str, Any], Embodiment]:
+    clock = CLOCKS[config["clock"]]()
     settings = build(
         ControlSettings,
         {k: config[k] for k in ("mode", "hz", "max_steps", "seed", "timeout", "uncovered")}
@@ -86,7 +97,7 @@ def _control(config: Mapping[str, Any], out: Path) -> dict[str, Any]:
         robot.close()
     store = f"   Store: {out / 'data'}" if config["record"] else ""
     say(f"Report: {write_control_report(out, robot.embodiment)}{store}")
-    return json.loads((out / "control.json").read_text())
+    return json.loads((out / "control.json").read_text()), robot.embodiment
 
 
 def _episode(loop: Control, book: Logbook, episode: int, config: Mapping[str, Any]) -> str:
@@ -204,19 +215,6 @@ def _dashboard(config: Mapping[str, Any], loop: Control) -> Iterator[None]:
     with Dashboard(loop) as page:
         say(f"Dashboard: {page.url}")
         yield
-
-
-def _show(found: list[dict[str, Any]]) -> None:
-    table = Table(title="success against latency")
-    for name in ("mode", "latency [ms]", "n", "success [95 %]", "steps without an action"):
-        table.add_column(name, justify="left" if name == "mode" else "right")
-    for run in found:
-        idle = sum(line["without_action"] for line in run["episodes"])
-        steps = sum(line["steps"] for line in run["episodes"])
-        settings = run["settings"]
-        cells = (f"{1e3 * settings['latency']:g}", str(run["n"]), percent(run["success"], run["ci95"]))
-        table.add_row(settings["mode"], *cells, f"{100 * idle / max(steps, 1):.0f} %")
-    console.print(table)
 
 
 def _listed(value: Any) -> list[Any]:

@@ -43,7 +43,10 @@ def test_every_verb_composes():
             ["train", "data=d", "out=o", "model.depht=3"],
             "unknown setting of model: 'depht'; choose one of: action_norm",
         ),
-        (["bench", "nothing"], "unknown benchmark 'nothing'; choose one of: act, eval, loader, render, train"),
+        (
+            ["bench", "nothing"],
+            "unknown benchmark 'nothing'; choose one of: act, control, eval, faults, loader, render, serve, train",
+        ),
         (["data", "info", "nowhere"], "no store at nowhere"),
         (["quickstart", "train.speed=9"], "speed"),
         (["collect", "episodes=1", "out=o"], "needs tasks=, or policy=RUN"),

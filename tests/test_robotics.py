@@ -89,6 +89,11 @@ def test_a_checkpoint_drives_a_simulator_and_what_it_leaves_can_be_trained_on(ch
         ("sync", 0), ("sync", 0.05), ("realtime", 0), ("realtime", 0.05)
     ]  # fmt: skip
     assert all(episode["violations"] == {} for run in sweep["runs"] for episode in run["episodes"])
+    assert [(row["mode"], row["latency"], row["n"]) for row in sweep["rows"]][1:3] == [
+        ("sync", 0.05, 2),
+        ("realtime", 0, 2),
+    ]
+    assert (tmp_path / "sweep" / "sweep.png").stat().st_size > 5000
     run = tmp_path / "sweep" / "realtime-50ms"
     assert (run / "report.html").is_file()
     with Store.open(run / "data") as store:
@@ -118,6 +123,24 @@ def test_a_served_checkpoint_drives_a_simulator_in_real_time(checkpoint, tmp_pat
     assert episode["outcome"] == "step limit"
     assert episode["violations"] == {}
     assert Store.open(tmp_path / "run" / "data").n_steps == episode["steps"]
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+def test_long_chunks_act_through_a_long_latency(checkpoint, tmp_path):
+    """The recipe of docs/robot.md, on a policy that has learned next to nothing: 400 ms are 32 control steps."""
+    train = ["model=joint/tiny", "model.horizon=96", "model.n_action_steps=16", "steps=2", "batch_size=2", "align=0"]
+    store = checkpoint.parent / "data"
+    assert main(["train", *train, f"data={store}", f"out={tmp_path / 'long'}"]) == 0
+    settings = [f"checkpoint={tmp_path / 'long'}", "clock=simulated", "record=false", "max_steps=120"]
+    settings += ["mode=[sync,horizon,realtime]", "latency=[200,400]", "jitter=[0,50]", f"out={tmp_path / 'sweep'}"]
+    assert main(["control", *settings]) == 0
+    rows = json.loads((tmp_path / "sweep" / "sweep.json").read_text())["rows"]
+    assert len(rows) == 12
+    for row in rows:  # but for the wait for the first chunk, and the rests of sync, there is an action for every step
+        first = (row["latency"] + row["jitter"]) * 80 + 1
+        assert row["mode"] == "sync" or row["resting"] * 120 <= first, row
+    assert (tmp_path / "sweep" / "realtime-400ms-jitter50ms" / "control.json").is_file()
 
 
 def test_an_interrupt_stops_the_robot_and_not_the_process():

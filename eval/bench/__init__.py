@@ -36,14 +36,40 @@ def _loader(config: Mapping[str, Any]) -> None:
 def _eval(config: Mapping[str, Any]) -> None:
     from .rollouts import bench_eval
 
-    if config["checkpoint"] is None:
-        raise UserError("foreact bench eval needs checkpoint=RUN, a policy to roll out")
     bench_eval(
-        config["checkpoint"],
+        _checkpoint(config, "eval"),
         config["tasks"],
         peer=config["lerobot"],
         **_options(config, "episodes", "device", "runtime", "growth", "out"),
     )
+
+
+def _control(config: Mapping[str, Any]) -> None:
+    from .control import bench_control
+
+    options = _options(config, "minutes", "hz", "mode", "device", "runtime", "out")
+    tasks = config["tasks"] or [None]
+    bench_control(_checkpoint(config, "control"), tasks[0], threads=config["threads"] or 1, **options)
+
+
+def _serve(config: Mapping[str, Any]) -> None:
+    from .serve import bench_serve
+
+    bench_serve(_checkpoint(config, "serve"), **_options(config, "clients", "seconds", "device", "runtime", "out"))
+
+
+def _faults(config: Mapping[str, Any]) -> None:
+    from .faults import bench_faults
+
+    tasks = config["tasks"] or [None]
+    options = _options(config, "hz", "device", "runtime", "out")
+    bench_faults(_checkpoint(config, "faults"), tasks[0], only=config["fault"], **options)
+
+
+def _checkpoint(config: Mapping[str, Any], name: str) -> Any:
+    if config["checkpoint"] is None:
+        raise UserError(f"foreact bench {name} needs checkpoint=RUN, a policy to {WORKS[name]}")
+    return config["checkpoint"]
 
 
 def _preset(config: Mapping[str, Any]) -> Any:
@@ -63,9 +89,14 @@ BENCHES: dict[str, Callable[[Mapping[str, Any]], None]] = {
     "act": _act,
     "loader": _loader,
     "eval": _eval,
+    "control": _control,
+    "serve": _serve,
+    "faults": _faults,
 }
+WORKS = {"eval": "roll out", "control": "drive with", "serve": "serve", "faults": "drive with"}
+"""What those that need a checkpoint do with it."""
 
 
 def bench(name: str, config: Mapping[str, Any]) -> None:
-    """Run one benchmark with the settings of configs/bench.yaml. The last line it prints is its ratio."""
+    """Run one benchmark with the settings of configs/bench.yaml. The last line it prints is what it found."""
     BENCHES[choose(name, BENCHES, "benchmark")](config)

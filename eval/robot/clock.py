@@ -1,6 +1,8 @@
 """The time that a robot, its control loop and its policy share: the machine's own, or one that jumps."""
 
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 
@@ -8,10 +10,12 @@ from typing import Protocol, runtime_checkable
 class Clock(Protocol):
     """Seconds that never run backwards.
 
-    flows: does time go on while something is computed? If not, inference takes only the latency that is injected.
+    flows: does time go on while something is computed? · counts: does inference take the time that it takes? If not, it
+    takes only the latency that is injected.
     """
 
     flows: bool
+    counts: bool
 
     def now(self) -> float:
         """Seconds since some moment."""
@@ -25,7 +29,7 @@ class Clock(Protocol):
 class RealClock:
     """The machine's monotonic clock."""
 
-    flows = True
+    flows = counts = True
 
     def now(self) -> float:
         """Seconds since some moment."""
@@ -37,12 +41,15 @@ class RealClock:
 
 
 class SimulatedClock:
-    """Time that stands still while something is computed and jumps when somebody sleeps: exact, as fast as can be."""
+    """Time that stands still while something is computed and jumps when somebody sleeps: exact, as fast as can be.
+
+    counts: inference takes the time that it takes on this machine all the same. Nothing else does, such as drawing.
+    """
 
     flows = False
 
-    def __init__(self, start: float = 0.0):
-        self._now = start
+    def __init__(self, start: float = 0.0, *, counts: bool = False):
+        self._now, self.counts = start, counts
 
     def now(self) -> float:
         """Seconds since some moment."""
@@ -51,3 +58,10 @@ class SimulatedClock:
     def sleep_until(self, moment: float) -> None:
         """Jump to `moment`, or stay where it has passed."""
         self._now = max(self._now, moment)
+
+
+CLOCKS: dict[str, Callable[[], Clock]] = {
+    "real": RealClock,
+    "simulated": SimulatedClock,
+    "measured": partial(SimulatedClock, counts=True),
+}

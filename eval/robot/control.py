@@ -7,7 +7,9 @@ rest by the rule of its embodiment (`envs.limits.KINDS`), within its limits.
 """
 
 import math
+import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -52,6 +54,7 @@ class Control:
         self.keep, self.watch = keep, watch
         self.latencies: list[float] = []  # of the episode under way
         self.mode = MODES[self.settings.mode]
+        self.thinking = threading.Lock()  # a thread of the episode before may still be at it when the next one asks
         self._stride = int(getattr(actor.policy, "obs_stride", 1))
         check_embodiment(actor.policy.embodiment, robot.embodiment, robot.task)
         if actor.poses:
@@ -103,7 +106,9 @@ class _Loop:
         settings, actor = control.settings, control.actor
         self.timeline = Timeline(control.mode, actor.policy.horizon, actor.steps, actor.ensemble)
         delays = {"latency": settings.latency, "jitter": settings.jitter, "timeout": settings.timeout}
-        self.inference = Inference(partial(_think, actor), control.clock, **delays, seed=settings.seed + run.episode)
+        self.inference = Inference(
+            partial(_think, actor, control.thinking), control.clock, **delays, seed=settings.seed + run.episode
+        )
         self.history: dict[int, dict[str, Any]] = {}
         self.step, self.late, self.begun = 0, 0.0, False
 
@@ -113,7 +118,7 @@ class _Loop:
         seen = control.robot.observe()
         control.safety.log = self.result.interventions
         control.safety.begin(seen.observation["state"])
-        if control.clock.flows:  # twice: what is done only once, such as compiling, is not part of a control step
+        if control.clock.counts:  # twice: what is done only once, such as compiling, is not part of a control step
             for _ in range(2):
                 self.inference.latencies.clear()
                 self.inference.timeout, patience = math.inf, self.inference.timeout
@@ -146,7 +151,8 @@ class _Loop:
         sent = control.safety.sent(asked, now, step)
         if not control.stop:
             control.robot.act(sent)
-        self._record(seen.observation if pictures else None, asked, sent, now)
+        acted = control.clock.now() - self.began - step / control.hz
+        self._record(seen.observation if pictures else None, asked, sent, (now, acted))
         self.result.outcome = self._outcome(faulty, now)
         if not self.result.outcome:
             self._next()
@@ -191,10 +197,15 @@ class _Loop:
             self.history = {s: o for s, o in self.history.items() if s > self.step - span} | {self.step: observation}
 
     def _record(
-        self, observation: dict[str, Any] | None, asked: np.ndarray | None, sent: np.ndarray, now: float
+        self,
+        observation: dict[str, Any] | None,
+        asked: np.ndarray | None,
+        sent: np.ndarray,
+        times: tuple[float, float],
     ) -> None:
+        now, acted = times
         tick = Tick(
-            step=self.step, time=now, late=self.late, state=self.control.safety.state,
+            step=self.step, time=now, late=self.late, acted=acted, state=self.control.safety.state,
             observation=observation if self.control.keep else None, asked=asked, sent=sent,
         )  # fmt: skip
         self.result.ticks.append(tick)
@@ -231,5 +242,6 @@ class _Loop:
         return math.ceil(self.inference.expected * self.control.hz - 1e-6)
 
 
-def _think(actor: PolicyActor, asked: Asked) -> np.ndarray:
-    return actor.act([asked])[0][0]
+def _think(actor: PolicyActor, alone: AbstractContextManager[Any], asked: Asked) -> np.ndarray:
+    with alone:
+        return actor.act([asked])[0][0]

@@ -8,8 +8,9 @@ import numpy as np
 
 from ...data.page import Page
 from ...data.plot import histogram, line_plot
-from ...envs.spec import Embodiment, columns
+from ...envs.spec import Embodiment
 from ..reports.results import percent
+from .jerk import jerk_at_joints
 
 SHOWN = 5  # episodes with pictures of their actions; the traces hold all
 MAX_ROWS = 60  # of the table of interventions
@@ -33,34 +34,6 @@ def write_control_report(folder: Path | str, embodiment: Embodiment) -> Path:
     _latency(page, traces)
     _actions(page, traces, embodiment)
     return page.write(folder / "report.html")
-
-
-def jerk(sent: np.ndarray, embodiment: Embodiment) -> np.ndarray:
-    """The size of the third difference of where each step sent the robot (N,), NaN for the first three.
-
-    In the driven state's unit per step³; of efforts, which send it nowhere, there is none.
-    """
-    rows = {limit.field: limit for limit in embodiment.limits}
-    thirds = []
-    for field, places in columns(embodiment.action):
-        limit, part = rows.get(field.name), sent[:, places].astype(np.float64)
-        if limit is not None and limit.kind != "effort":
-            place = limit.scale * (part.cumsum(axis=0) if limit.kind == "delta" else part)
-            thirds.append(np.diff(place, 3, axis=0))
-    third = np.concatenate(thirds, axis=1) if thirds and len(sent) > 3 else np.zeros((max(0, len(sent) - 3), 0))
-    return np.concatenate([np.full(min(3, len(sent)), np.nan), np.linalg.norm(third, axis=1)])
-
-
-def jerk_at_joints(traces: dict[int, dict[str, np.ndarray]], embodiment: Embodiment) -> tuple[float, float]:
-    """Root mean square of the jerk at the steps where a new chunk took over (and the two after), and elsewhere."""
-    at, elsewhere = [np.zeros(0)], [np.zeros(0)]
-    for trace in traces.values():
-        size = jerk(trace["sent"], embodiment)
-        joint = np.isin(trace["step"], np.add.outer(trace["joints"], np.arange(3)))
-        at.append(size[joint & np.isfinite(size)])
-        elsewhere.append(size[~joint & np.isfinite(size)])
-    a, b = (float(np.sqrt(np.mean(np.concatenate(x) ** 2))) if sum(map(len, x)) else np.nan for x in (at, elsewhere))
-    return a, b
 
 
 def _facts(about: dict[str, Any], traces: dict[int, dict[str, np.ndarray]], embodiment: Embodiment) -> list[Any]:
@@ -103,6 +76,7 @@ def _latency(page: Page, traces: dict[int, dict[str, np.ndarray]]) -> None:
         [
             (histogram(all_of("latencies"), xlabel="ms", size=(460, 200)), "from a question to its answer"),
             (histogram(all_of("late"), xlabel="ms", size=(460, 200)), "by how much control steps began too late"),
+            (histogram(all_of("acted"), xlabel="ms", size=(460, 200)), "from when a step was due until it was sent"),
         ]
     )
 

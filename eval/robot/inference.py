@@ -1,6 +1,7 @@
 """A policy beside the control loop: one question at a time, whose answer comes when it comes."""
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,7 +24,8 @@ class Answer:
 
 
 class Inference:
-    """Answers questions in a thread of its own, or at once where the clock does not flow meanwhile.
+    """Answers questions in a thread of its own, or at once where the clock does not flow meanwhile; where it counts all
+    the same, an answer comes as much later.
 
     think: a question → its chunk (K, A); what it raises is a lost answer. latency, jitter: an answer comes no sooner
     than latency + jitter · u seconds after its question, u uniform from 0 to 1, for experiments. timeout: an answer
@@ -100,11 +102,15 @@ class Inference:
             self._question.done.wait(self.timeout)
 
     def _answer(self, question: "_Question") -> None:
+        before = time.perf_counter()
         try:
             question.chunk = self.think(question.asked)
         except Exception as error:  # whatever the policy's fault is, the robot must go on to its rest
             question.error = f"{type(error).__name__}: {error}"
         question.ended = self.clock.now()
+        if not self.clock.flows and self.clock.counts:
+            question.ended += time.perf_counter() - before
+            question.due = max(question.due, question.ended)
         question.done.set()
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 import numpy as np
@@ -114,7 +115,8 @@ class LerobotRobot:
 
 
 def make_device(kind: str, settings: Mapping[str, Any]) -> Any:
-    """lerobot's robot of that type, such as 'so101_follower', with the settings of its config.
+    """lerobot's robot of that type, such as 'so101_follower', with the settings of its config; also one of a package
+    named `lerobot_robot_…` (lerobot's plug-ins).
 
     Raises `UserError` where lerobot is not installed, or knows no such robot or setting.
     """
@@ -122,8 +124,25 @@ def make_device(kind: str, settings: Mapping[str, Any]) -> Any:
         robots = import_module("lerobot.robots")
     except ImportError as error:
         raise UserError(f"robot=lerobot needs lerobot: pip install lerobot ({error})") from error
+    lacking = _register(robots)
     try:
         config = robots.RobotConfig.get_choice_class(kind)(**settings)
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"lerobot has no robot {kind!r} with settings {dict(settings)}: {error}") from error
+        known = ", ".join(sorted(robots.RobotConfig.get_known_choices()))
+        without = f"; not to be had here: {'; '.join(lacking)}" if lacking else ""
+        raise UserError(
+            f"lerobot has no robot {kind!r} with settings {dict(settings)}: {error}; it knows {known}{without}"
+        ) from error
     return robots.make_robot_from_config(config)
+
+
+def _register(robots: Any) -> list[str]:
+    """lerobot knows a robot once its module has been imported. Import all; returns why some could not be."""
+    lacking = []
+    for module in iter_modules(robots.__path__, "lerobot.robots."):
+        try:
+            import_module(module.name)
+        except ImportError as error:
+            lacking.append(f"{module.name.rpartition('.')[2]} ({error})")
+    import_module("lerobot.utils.import_utils").register_third_party_plugins()
+    return lacking

@@ -106,7 +106,7 @@ class Logbook:
 
 
 def write_trace(path: Path, run: Run, size: int) -> None:
-    """Every control step as arrays: step, time [s], late [s], state (N, S), asked and sent (N, A), and the joints.
+    """Every control step as arrays: step, time, late, acted [s], state (N, S), asked and sent (N, A), and the joints.
 
     Where the policy had nothing to say, asked is NaN.
     """
@@ -117,6 +117,7 @@ def write_trace(path: Path, run: Run, size: int) -> None:
         step=np.array([t.step for t in run.ticks], np.int64),
         time=np.array([t.time for t in run.ticks]),
         late=np.array([t.late for t in run.ticks]),
+        acted=np.array([t.acted for t in run.ticks]),
         state=np.array([t.state for t in run.ticks], np.float32),
         asked=np.array(right, np.float32).reshape(len(run.ticks), size),
         sent=np.array([t.sent for t in run.ticks], np.float32).reshape(len(run.ticks), size),

@@ -14,8 +14,8 @@ from .timeline import MODES
 class ControlSettings:
     """mode: of `timeline.MODES` · hz: control steps a second; None: the robot's own · max_steps: of an episode · seed:
     of the policy's noise, with the episode and the step · timeout: seconds after which an answer is lost · latency,
-    jitter: seconds that are added to every answer, for experiments (`inference.Inference`) · uncovered: 'refuse' a run
-    whose actions would run out before the next chunk comes, or 'rest' there.
+    jitter: seconds that every answer takes at least, for experiments (`inference.Inference`) · uncovered: 'refuse' a
+    run whose actions would run out before the next chunk comes, or 'rest' there.
     """
 
     mode: str = "realtime"
@@ -41,14 +41,15 @@ class ControlSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Tick:
-    """One control step. time: seconds since the first · late: seconds by which it began too late · observation: what
-    was seen, None where nobody asked for pictures · asked: of the policy (A,), None where it had nothing to say · sent
-    (A,).
+    """One control step. time: seconds since the first · late: seconds by which it began too late · acted: seconds from
+    the moment at which it was due until its action was sent · observation: what was seen, None where nobody asked for
+    pictures · asked: of the policy (A,), None where it had nothing to say · sent (A,).
     """
 
     step: int
     time: float
     late: float
+    acted: float
     state: np.ndarray
     observation: dict[str, Any] | None
     asked: np.ndarray | None

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 
 from ...envs.errors import UserError
@@ -78,6 +79,7 @@ class Server:
     async def run(self, ready: Callable[["Server"], None] = lambda server: None) -> None:
         """Serve until cancelled. ready: called once it listens, when `port` is known."""
         self.batcher = Batcher(self.actor)
+        metadata(self.actor)  # the fingerprint of the weights takes a while, for which no client should wait
         settings = self.settings
         answering = asyncio.create_task(self.batcher.run())
         try:
@@ -162,8 +164,9 @@ class Server:
                 answers.add(task)
                 task.add_done_callback(answers.discard)
                 await asyncio.sleep(0)  # the question is in the queue before the next message is read
-        except ConnectionClosed:
-            pass
+        except ConnectionClosed as end:
+            if end.sent is not None and end.sent.code == CloseCode.MESSAGE_TOO_BIG:
+                self.counts["too_large"] += 1
         finally:
             self._clients.discard(number)
             self.batcher.forget(number)
@@ -205,7 +208,17 @@ class Server:
 
     def metrics(self) -> str:
         """Counts and latencies in Prometheus' text format."""
-        names = ("messages", "answers", "rows", "overtaken", "bad_messages", "too_fast", "refused", "errors")
+        names = (
+            "messages",
+            "answers",
+            "rows",
+            "overtaken",
+            "bad_messages",
+            "too_large",
+            "too_fast",
+            "refused",
+            "errors",
+        )
         lines = [f"foreact_{name}_total {self.counts[name]}" for name in (*names, "reloads", "failed_reloads")]
         lines.append(f"foreact_clients {len(self._clients)}")
         for q in (50, 95, 99):

@@ -226,6 +226,30 @@ def test_in_real_time_the_rate_is_kept_beside_a_policy_that_thinks(loop, continu
     assert np.abs(times - np.array([tick.step for tick in run.ticks]) / 50).min() < 0.01
 
 
+def test_the_next_episode_does_not_ask_a_policy_that_still_thinks(loop, continuing):
+    class Counted:
+        def __init__(self, policy):
+            self.policy, self.now, self.most = policy, 0, 0
+
+        def __getattr__(self, name):
+            return getattr(self.policy, name)
+
+        def act(self, *asked, **more):
+            self.now += 1
+            self.most = max(self.most, self.now)
+            chunks = self.policy.act(*asked, **more)
+            self.now -= 1
+            return chunks
+
+    policy = Counted(continuing(think=0.15))
+    safety = SafetySettings(without=("watchdog",), patience=9)
+    settings = {"hz": 50, "max_steps": 2, "timeout": 0.01, "uncovered": "rest"}
+    control = loop(policy, clock=RealClock(), safety=safety, task="far", **settings)
+    for episode in range(2):
+        assert control.run(episode).outcome == "step limit"
+    assert policy.most == 1
+
+
 def test_a_stuck_loop_is_stopped_by_the_watchdog(loop, worlds):
     clock = RealClock()
 

@@ -30,6 +30,22 @@ def test_in_simulated_time_an_answer_takes_exactly_its_latency():
     assert inference.poll() is None
 
 
+def test_where_thinking_counts_an_answer_takes_that_time_or_its_latency():
+    def slow(asked):
+        time.sleep(0.02)
+        return think(asked)
+
+    for latency in (0.0, 5.0):
+        clock = SimulatedClock(counts=True)
+        inference = Inference(slow, clock, latency=latency, timeout=9)
+        inference.ask(question(3))
+        assert clock.now() == 0
+        clock.sleep_until(0.0199)
+        assert inference.poll() is None
+        answer = inference.wait()
+        assert 0.02 <= answer.latency < 5 if latency == 0 else answer.latency == 5
+
+
 def test_jitter_stays_within_its_range_and_is_the_same_again():
     def latencies(seed):
         clock = SimulatedClock()

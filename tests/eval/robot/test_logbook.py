@@ -9,7 +9,7 @@ from foreact.envs.errors import UserError
 from foreact.eval.actors import PolicyActor
 from foreact.eval.robot.clock import SimulatedClock
 from foreact.eval.robot.control import Control
-from foreact.eval.robot.control_report import jerk, jerk_at_joints, write_control_report
+from foreact.eval.robot.control_report import write_control_report
 from foreact.eval.robot.logbook import Logbook
 from foreact.eval.robot.robots import RecordedRobot, SimulatedRobot
 from foreact.eval.robot.runs import ControlSettings
@@ -87,15 +87,3 @@ def test_the_report_shows_what_happened(folder, worlds):
 def test_a_folder_holds_one_run(folder, worlds):
     with pytest.raises(UserError, match="holds a run already; choose another out="):
         Logbook(folder, worlds.EMBODIMENT, ABOUT)
-
-
-def test_jerk_is_the_third_difference_of_where_the_robot_is_sent(worlds):
-    place = np.array([0, 0, 0, 1, 1, 1], float)  # a jump of the place is a jerk of 1, -2, 1
-    sent = np.zeros((6, 2))
-    sent[:, 0] = np.diff(place, prepend=0) / 0.1
-    found = jerk(sent, worlds.EMBODIMENT)
-    assert np.isnan(found[:3]).all()
-    np.testing.assert_allclose(found[3:], [1, 2, 1])
-    trace = {"sent": sent, "step": np.arange(6), "joints": np.array([5])}
-    at, elsewhere = jerk_at_joints({0: trace}, worlds.EMBODIMENT)
-    assert (at, elsewhere) == pytest.approx((1, np.sqrt(2.5)))

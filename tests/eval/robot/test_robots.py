@@ -1,3 +1,6 @@
+import sys
+from types import ModuleType
+
 import numpy as np
 import pytest
 from foreact.envs.errors import UserError
@@ -114,12 +117,12 @@ def test_a_lerobot_robot_that_does_not_fit_says_so(worlds, settings, message):
 
 
 def test_without_lerobot_it_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "lerobot.robots", None)
+    monkeypatch.setitem(sys.modules, "lerobot.robots", None)
     with pytest.raises(UserError, match="robot=lerobot needs lerobot: pip install lerobot"):
         make_device("so101_follower", {})
 
 
-def test_lerobots_registry_makes_the_device(monkeypatch):
+def test_lerobots_registry_makes_the_device(monkeypatch, tmp_path):
     class RobotConfig:
         def __init__(self, port):
             self.port = port
@@ -128,10 +131,24 @@ def test_lerobots_registry_makes_the_device(monkeypatch):
         def get_choice_class(cls, kind):
             return {"arm": cls}[kind]
 
-    module = type("robots", (), {"RobotConfig": RobotConfig, "make_robot_from_config": staticmethod(lambda c: c.port)})
-    monkeypatch.setitem(__import__("sys").modules, "lerobot", type("lerobot", (), {"robots": module}))
-    monkeypatch.setitem(__import__("sys").modules, "lerobot.robots", module)
+        @staticmethod
+        def get_known_choices():
+            return {"arm": RobotConfig}
+
+    registered = []
+    (tmp_path / "heavy.py").write_text("import a_motor_driver_that_nobody_has")
+    robots, tools = ModuleType("lerobot.robots"), ModuleType("lerobot.utils.import_utils")
+    robots.__path__ = [str(tmp_path)]
+    robots.RobotConfig, robots.make_robot_from_config = RobotConfig, lambda config: config.port
+    tools.register_third_party_plugins = lambda: registered.append(1)
+    for name in ("lerobot", "lerobot.utils"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    for module in (robots, tools):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
     assert make_device("arm", {"port": "/dev/arm"}) == "/dev/arm"
+    assert registered
     for kind, settings in (("leg", {"port": "x"}), ("arm", {"prot": "x"})):
-        with pytest.raises(UserError, match=f"lerobot has no robot '{kind}' with settings"):
+        with pytest.raises(
+            UserError, match=f"lerobot has no robot '{kind}' with settings .* knows arm; .* heavy \\(No"
+        ):
             make_device(kind, settings)

@@ -176,6 +176,7 @@ def test_tokens_sizes_and_rates_are_limits(serving, actor, worlds):
             assert "more than 3 messages a second" in said[0]
         with Client(uri(server), token="secret") as client, pytest.raises(ServerError, match="1009"):
             client.infer({"instruction": "x" * 20_000})
+        wait_for(lambda: server.counts["too_large"] == 1)
 
 
 def test_browsers_and_too_many_clients_are_turned_away(serving, actor):
