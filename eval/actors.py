@@ -145,10 +145,11 @@ class PolicyActor:
     def _fingerprint(self) -> str | None:
         return weights_of(self.policy)
 
-    def act(self, asked: Sequence[Asked]) -> tuple[np.ndarray, float]:
+    def act(self, asked: Sequence[Asked], rows: int | None = None) -> tuple[np.ndarray, float]:
         """Chunks (B, K, A) for at most `batch_shape` looks, and the milliseconds that they took.
 
-        Raises `UserError` on values that are not finite, naming where.
+        rows: pad to so many in the place of `batch_shape`, which is quicker for few, and equal but for rounding. Raises
+        `UserError` on values that are not finite, naming where.
         """
         self._check(asked[0].observation)
         committed = [a.committed for a in asked]
@@ -158,7 +159,7 @@ class PolicyActor:
             [a.observation for a in asked],
             [a.instruction for a in asked],
             [a.key for a in asked],
-            batch_shape=self.batch_shape,
+            batch_shape=rows or self.batch_shape,
             **more,
         )
         took = 1e3 * (time.perf_counter() - before)

@@ -28,7 +28,7 @@ def _serving(actor, *, load=None, **settings):
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        assert ready.wait(10)
+        assert ready.wait(60)
         server.loop = loop
         yield server
     finally:

@@ -46,6 +46,17 @@ def test_an_answer_is_what_the_policy_says(serving, actor, worlds):
         assert client.infer(named)["actions"].shape == (6, 2)
 
 
+@pytest.mark.parametrize(("runtime", "rows"), [("torch", 1), ("onnx", 1), ("compiled", 4)])
+def test_a_client_alone_does_not_wait_for_rows_of_nobody(serving, continuing, worlds, monkeypatch, runtime, rows):
+    actor, padded = PolicyActor(policy=continuing(), batch_shape=4), []
+    act = actor.policy.act
+    monkeypatch.setattr(actor.policy, "runtime", runtime, raising=False)
+    monkeypatch.setattr(actor.policy, "act", lambda *a, batch_shape: padded.append(batch_shape) or act(*a))
+    with serving(actor) as server, Client(uri(server)) as client:
+        client.infer(look(worlds))
+    assert padded == [rows]
+
+
 def test_clients_are_answered_in_batches(serving, continuing, worlds):
     actor = PolicyActor(policy=continuing(think=0.1), batch_shape=4)
     found = []
