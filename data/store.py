@@ -99,6 +99,16 @@ class Store:
         return np.array(self._meta["episode_ends"], np.int64)
 
     @property
+    def recorded(self) -> "Store":
+        """What lies on disk: itself, but for a store that is read at another rate (slower.py)."""
+        return self
+
+    @property
+    def recorded_rows(self) -> np.ndarray:
+        """Which row of `recorded` each step's pictures and state are, (N,) int64."""
+        return np.arange(self.n_steps)
+
+    @property
     def meta(self) -> EpisodeMeta:
         m = self._meta
         return EpisodeMeta(

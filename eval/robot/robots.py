@@ -88,6 +88,7 @@ class SimulatedRobot:
         self.hz = env.embodiment.control_hz if hz is None else hz
         self.referee = Referee(env.embodiment, self.hz) if env.embodiment.limits else None
         self.task, self.instruction = env.task.id, env.task.instruction
+        self._limit = env.embodiment.control_steps(env.task.max_steps)
         kinds = {limit.field: limit.kind for limit in env.embodiment.limits}
         fields = env.embodiment.action
         self._once = np.concatenate([np.full(f.size, kinds.get(f.name) == "delta") for f in fields])
@@ -135,7 +136,7 @@ class SimulatedRobot:
         self._catch_up()
         if self._success:
             return "success"
-        return "step limit" if self._steps >= self.env.task.max_steps else None
+        return "step limit" if self._steps >= self._limit else None
 
     def close(self) -> None:
         self.env.close()
@@ -145,7 +146,7 @@ class SimulatedRobot:
         if self._began is None:
             return
         passed = math.floor((self.clock.now() - self._began) * self.hz + 1e-6)
-        for _ in range(min(passed, self.env.task.max_steps) - self._steps):
+        for _ in range(min(passed, self._limit) - self._steps):
             if self._success:
                 return
             _, success, _ = self.env.advance(self._sent)
