@@ -147,7 +147,7 @@ def _robot(config: Mapping[str, Any], actor: PolicyActor, clock: Clock) -> Robot
     if config["robot"] == "recorded":
         if config["data"] is None:
             raise UserError("robot=recorded needs data=, the store whose episodes are played")
-        robot = RecordedRobot(config["data"], clock, hz=config["hz"])
+        robot = RecordedRobot(config["data"], clock, hz=config["hz"], like=ours)
         robot.embodiment = _limited(robot.embodiment, config["limits"])
         return robot
     from .eval.robot.lerobot_robot import LerobotRobot, LerobotSettings, make_device

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..envs.rates import changes, first_steps, repeated
 from ..envs.slot_tables import with_slots
+from ..envs.spec import Embodiment
 from .store import Store
 
 
@@ -15,7 +16,16 @@ def at_rate(store: Store, every: int, slots: str | None = None) -> Store:
     slots: the robot's slot table, as of `Source`. Raises `UserError` where actions are read of which nothing tells what
     they are (`envs.rates.changes`).
     """
-    return store if every == 1 else SlowStore(store, every, slots)
+    if every == 1:
+        return store
+    own = store.recorded
+    return SlowStore(own, every * store.embodiment.every // own.embodiment.every, slots)
+
+
+def at_rate_of(store: Store, robot: Embodiment) -> Store:
+    """The store with control steps as long as the robot's; as it is where those are no multiple of its own."""
+    times, rest = divmod(robot.every, store.embodiment.every)
+    return at_rate(store, times) if times and not rest else store
 
 
 class SlowStore(Store):

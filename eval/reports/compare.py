@@ -206,7 +206,7 @@ def read_arm(name: str, folders: Mapping[int, Mapping[Path, Sequence[Path]]]) ->
         if all(file.is_file() for file in files):
             runs[seed] = {}
             for found in (json.loads(file.read_text()) for file in files):
-                every = found["settings"].get("every", 1)
+                every = found.get("settings", {}).get("every", 1)
                 runs[seed] |= {named(task, every): row["episodes"] for task, row in found["per_task"].items()}
             took = [part / MINUTES for part in parts]
             if all(file.is_file() for file in took):

@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from ...data.slower import at_rate_of
 from ...data.store import Store
 from ...envs.base import Env
 from ...envs.errors import UserError
@@ -159,11 +160,12 @@ class RecordedRobot:
     motors.
 
     What is sent moves nothing; `errors` holds how far each action was from the one that moved the robot then, (A,) in
-    the action's units.
+    the action's units. like: a policy's robot, at whose rate it is read.
     """
 
-    def __init__(self, path: Path | str, clock: Clock, *, hz: float | None = None):
-        self.store, self.clock = Store.open(path), clock
+    def __init__(self, path: Path | str, clock: Clock, *, hz: float | None = None, like: Embodiment | None = None):
+        store = Store.open(path)
+        self.store, self.clock = store if like is None else at_rate_of(store, like), clock
         self.embodiment = self.store.embodiment
         self.hz = self.embodiment.control_hz if hz is None else hz
         self.errors: list[np.ndarray] = []

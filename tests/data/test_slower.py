@@ -9,7 +9,7 @@ from foreact.data.dataset import READERS, Dataset
 from foreact.data.mixture import Mixture
 from foreact.data.normalize import fit_normalizers
 from foreact.data.schema import fake_episode
-from foreact.data.slower import at_rate
+from foreact.data.slower import at_rate, at_rate_of
 from foreact.data.sources import sources_of
 from foreact.data.store import Store
 from foreact.data.windows import Windows
@@ -107,6 +107,20 @@ def test_a_mixture_of_both_rates_has_two_robots_and_holds_the_same_episodes_out(
     fitted = fit_normalizers(parts, {"action": "range"})["action"]
     rows = np.concatenate([parts[0][0].episode(i).action for i in mixture.datasets[1].episodes.tolist()])
     assert np.array_equal(fitted.low, rows.min(0))
+
+
+def test_the_rate_of_a_robot(store):
+    robot = store.embodiment
+    assert at_rate_of(store, robot) is store
+    assert at_rate_of(store, robot.at(3)).embodiment == robot.at(3)
+    slow = at_rate(store, 2)
+    assert (
+        at_rate_of(slow, robot) is at_rate_of(slow, robot.at(3)) is slow
+    )  # no multiple: whoever compares them refuses
+    twice = at_rate_of(slow, robot.at(4))
+    assert twice.embodiment == robot.at(4)
+    for name in ("state", "action", "image/main"):
+        np.testing.assert_allclose(twice.read(name)[0], at_rate(store, 4).read(name)[0], atol=1e-6)
 
 
 def test_files_are_those_of_the_recording(store):
