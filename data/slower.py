@@ -18,8 +18,8 @@ def at_rate(store: Store, every: int, slots: str | None = None) -> Store:
     """
     if every == 1:
         return store
-    own = store.recorded
-    return SlowStore(own, every * store.embodiment.every // own.embodiment.every, slots)
+    recorded = store.recorded
+    return SlowStore(recorded, every * store.embodiment.every // recorded.embodiment.every, slots)
 
 
 def at_rate_of(store: Store, robot: Embodiment) -> Store:
@@ -51,6 +51,7 @@ class SlowStore(Store):
         return self._rows
 
     def read(self, name: str, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+        rows = self._asked(rows)
         if name in ("action", "action_executed"):
             return self._actions[name][rows]
         return self._recorded.read(name, self._rows[rows])

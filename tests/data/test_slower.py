@@ -109,6 +109,14 @@ def test_a_mixture_of_both_rates_has_two_robots_and_holds_the_same_episodes_out(
     assert np.array_equal(fitted.low, rows.min(0))
 
 
+def test_rows_that_are_not_there(store):
+    slow = at_rate(store, 2)
+    for rows in ([slow.n_steps], [-1]):
+        for name in ("state", "action"):
+            with pytest.raises(UserError, match=f"which has {slow.n_steps} steps"):
+                slow.read(name, np.array(rows))
+
+
 def test_the_rate_of_a_robot(store):
     robot = store.embodiment
     assert at_rate_of(store, robot) is store

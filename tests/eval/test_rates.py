@@ -1,10 +1,12 @@
 """Policies of a lower control rate in simulators: they run at their own rate, and at no other."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 from foreact import envs
+from foreact.__main__ import main
 from foreact.data.demonstrate import Noise, demonstrate
 from foreact.data.schema import fake_episode
 from foreact.data.slower import at_rate
@@ -131,3 +133,27 @@ def test_a_robot_in_real_time_has_fewer_and_longer_steps(worlds):
 def test_limits_are_of_what_a_control_step_moves(worlds):
     [limit] = worlds.EMBODIMENT.at(2).limits
     assert limit == dataclasses.replace(worlds.EMBODIMENT.limits[0], scale=0.2)
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+def test_from_a_store_read_at_half_the_rate_to_results(tmp_path, capsys):
+    data, run, visited = (tmp_path / name for name in ("data", "run", "visited"))
+    assert main(["collect", "tasks=[button-press]", "episodes=2", "pixels=32", f"out={data}"]) == 0
+    model = ["model=action/tiny", "model.pixels=32", "steps=2", "batch_size=4"]
+    assert main(["train", f"data={{path: {data}, every: 2}}", *model, f"out={run}"]) == 0
+    asked = ["eval", f"checkpoint={run}", "episodes=1", "max_steps=21", "video=1", "workers=1"]
+    assert main(asked) == 0
+    results = json.loads((run / "eval" / "results.json").read_text())
+    assert results["settings"]["every"] == 2
+    assert [e["length"] for e in results["per_task"]["button-press-v3"]["episodes"]] == [11]
+    assert main([*asked, "every=1", f"out={tmp_path / 'own'}"]) == 2
+    assert "name: 'metaworld-sawyer@40hz' here, 'metaworld-sawyer' there" in capsys.readouterr().err
+    control = ["control", f"checkpoint={run}", "clock=simulated", "mode=sync", "max_steps=4"]
+    for how in (["task=button-press"], ["robot=recorded", f"data={data}"]):
+        assert main([*control, *how, f"out={tmp_path / how[0]}"]) == 0
+        assert json.loads((tmp_path / how[0] / "control.json").read_text())["hz"] == 40.0
+    drive = [f"policy={run}", "relabel=expert", "episodes=1", "seed=1", "max_steps=20", "workers=1"]
+    assert main(["collect", *drive, f"out={visited}"]) == 0
+    with Store.open(visited) as store:
+        assert (store.embodiment.name, store.n_steps) == ("metaworld-sawyer@40hz", 10)
