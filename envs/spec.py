@@ -239,12 +239,11 @@ class Embodiment:
         The render look is ignored by default, and the size that is drawn before it is averaged down: stores may mix
         looks, and a policy may see any. So are places that
         only one of the two tells, and limits: they bind whoever drives the robot and change nothing of what a policy
-        sees or says.
+        sees or says. `every` is told by name and rate.
         """
         lines: list[str] = []
-        _compare(
-            "", self.to_dict(), other.to_dict(), lines, skip={"limits"} | ({"look", "source"} if ignore_look else set())
-        )
+        skip = {"limits", "every"} | ({"look", "source"} if ignore_look else set())
+        _compare("", self.to_dict(), other.to_dict(), lines, skip=skip)
         return lines
 
 
