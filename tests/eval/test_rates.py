@@ -150,9 +150,10 @@ def test_from_a_store_read_at_half_the_rate_to_results(tmp_path, capsys):
     assert main([*asked, "every=1", f"out={tmp_path / 'own'}"]) == 2
     assert "name: 'metaworld-sawyer@40hz' here, 'metaworld-sawyer' there" in capsys.readouterr().err
     control = ["control", f"checkpoint={run}", "clock=simulated", "mode=sync", "max_steps=4"]
-    for how in (["task=button-press"], ["robot=recorded", f"data={data}"]):
-        assert main([*control, *how, f"out={tmp_path / how[0]}"]) == 0
-        assert json.loads((tmp_path / how[0] / "control.json").read_text())["hz"] == 40.0
+    for i, how in enumerate((["task=button-press"], ["robot=recorded", f"data={data}"])):
+        out = tmp_path / f"control{i}"
+        assert main([*control, *how, f"out={out}"]) == 0
+        assert json.loads((out / "control.json").read_text())["hz"] == 40.0
     drive = [f"policy={run}", "relabel=expert", "episodes=1", "seed=1", "max_steps=20", "workers=1"]
     assert main(["collect", *drive, f"out={visited}"]) == 0
     with Store.open(visited) as store:
