@@ -152,8 +152,9 @@ def _engine(store: Store, every: int, pool, schedule: Schedule, journal: Journal
     data = str(store.path)
 
     def launch(job: Job):
-        cameras, every = _cameras(store.embodiment.cameras, sources[job.episode]), store.embodiment.every
-        start = Start(task=job.task.id, seed=job.seed, max_steps=job.task.max_steps, cameras=cameras, every=every)
+        robot = store.embodiment
+        cameras = _cameras(robot.cameras, sources[job.episode])
+        start = Start(task=job.task.id, seed=job.seed, max_steps=job.task.max_steps, cameras=cameras, every=robot.every)
         return replay_episode, {"start": start, "data": data, "episode": job.episode, "every": every}
 
     def finish(running: Running, look: Look) -> None:
