@@ -25,12 +25,15 @@ class Robot:
     """A part of the data of a comparison of several robots, and what is evaluated on it.
 
     tasks: of this robot · collect: settings of `foreact collect` that are its own · data: settings of its source in
-    `foreact train`, such as its share of a batch.
+    `foreact train`, such as its share of a batch · reads: another robot of the comparison whose store it reads, and
+    collects none · every: its control steps are so many of its own, in what is learned and in evaluation.
     """
 
     tasks: tuple[str, ...]
     collect: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
+    reads: str = ""
+    every: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +88,11 @@ class Comparison:
         positive("jobs", self.jobs)
         for name in self.before:
             choose(name, BEFORE, "run that is trained first")
+        for name, robot in self.robots.items():
+            positive(f"every of robot {name!r}", robot.every)
+            if robot.reads:
+                collecting = [n for n, r in self.robots.items() if n != name and not r.reads]
+                choose(robot.reads, collecting, f"robot whose store {name!r} reads:")
         for name, arm in self.arms.items():
             self._check_arm(name, arm)
 
@@ -110,7 +118,13 @@ class Comparison:
 
     def store_of(self, robot: str = "") -> str:
         """The store that is collected, or was."""
-        return self.store or str(self.folder / "data" / robot)
+        reads = self.robots[robot].reads if robot else ""
+        return self.store or str(self.folder / "data" / (reads or robot))
+
+    def rate_of(self, group: str) -> dict[str, int]:
+        """The setting of a group's rate in training and evaluation; none for the robot's own."""
+        every = self.robots[group].every if self.robots else 1
+        return {"every": every} if every > 1 else {}
 
     def run_before(self, kind: str) -> str:
         """The folder of a run that is trained first."""
@@ -118,7 +132,7 @@ class Comparison:
 
     def stores(self) -> list[dict[str, Any]]:
         """The settings of `foreact collect` for each store; none where nothing is collected."""
-        parts = {n: (r.tasks, r.collect) for n, r in self.robots.items()} if self.robots else {"": (self.tasks, {})}
+        parts = {n: (r.tasks, r.collect) for n, r in self.robots.items() if not r.reads} or {"": (self.tasks, {})}
         asked = {name: {**self.collect, **own} for name, (_, own) in parts.items()}
         return [{"tasks": list(parts[n][0]), "out": self.store_of(n), **own} for n, own in asked.items() if own]
 
@@ -167,7 +181,7 @@ def settings_of(plan: Comparison, run: Run) -> Settings:
     shared = {"episodes": 20, "video": 2, **plan.eval, **own.pop("eval", {})}
     shared["checkpoint"] = plan.checkpoint if loaded else str(out)
     evaluations = [
-        {**shared, "tasks": list(plan.groups[group]), "out": str(to)}
+        {**shared, **plan.rate_of(group), "tasks": list(plan.groups[group]), "out": str(to)}
         for group, to in run.evaluations(plan.folder).items()
     ]
     if loaded:
@@ -191,7 +205,7 @@ def _share(plan: Comparison, robot: str) -> float:
 
 
 def _robots(plan: Comparison, run: Run) -> list[dict[str, Any]]:
-    return [{"path": plan.store_of(name), **plan.robots[name].data} for name in run.groups]
+    return [{"path": plan.store_of(name), **plan.rate_of(name), **plan.robots[name].data} for name in run.groups]
 
 
 def _sources(plan: Comparison, data: Any) -> Any:

@@ -54,7 +54,7 @@ def collect(config: Mapping[str, Any]) -> None:
     from .data.collect import collect as run
 
     tasks = None if config["tasks"] is None else task_names(config["tasks"])
-    passed = ("seed", "workers", "noise", "hold", "successes_only", "reference", "max_steps")
+    passed = ("seed", "workers", "noise", "hold", "successes_only", "reference", "max_steps", "every")
     options = {name: config[name] for name in passed}
     if config["policy"] == "expert":
         if not tasks:
@@ -80,7 +80,7 @@ def _piloted(config: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     else:
         choose(config["relabel"], ("expert",), "relabel")
         labels = Labels(beta=float(config["beta"]))
-    policy, at_the_wheel = pilot(config["policy"], config["device"])
+    policy, at_the_wheel = pilot(config["policy"], config["device"], config["every"])
     return policy, {"pilot": at_the_wheel, "labels": labels, "cameras": policy.embodiment.cameras}
 
 
@@ -157,8 +157,8 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
             raise UserError("foreact eval needs checkpoint=RUN, or policy=expert, random or replay")
         policy = config["checkpoint"] if kind == "checkpoint" else kind
         passed = (
-            "episodes", "seed", "max_steps", "solver_steps", "n_action_steps", "ensemble", "batch_size", "n_envs",
-            "workers", "video", "device", "runtime",
+            "episodes", "seed", "max_steps", "every", "solver_steps", "n_action_steps", "ensemble", "batch_size",
+            "n_envs", "workers", "video", "device", "runtime",
         )  # fmt: skip
         options = {name: config[name] for name in passed}
         shown = {name: config[name] for name in ("views", "look", "source", "instructions")}

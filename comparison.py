@@ -10,7 +10,7 @@ from typing import Any
 from . import commands, envs
 from .arms import Comparison, Run, Settings, before, load, runs_of, settings_of
 from .commands import as_overrides, config_of, console, say
-from .eval.reports.compare import MINUTES, read_arm, together, write_comparison
+from .eval.reports.compare import MINUTES, named, read_arm, together, write_comparison
 from .lanes import side_by_side
 
 DONE = "done.json"
@@ -105,7 +105,7 @@ def _write(plan: Comparison) -> dict[str, Any]:
         runs = {seed: runs_of(plan, name, seed) for seed in plan.seeds}
         arms[name] = read_arm(name, {seed: _folders(plan, rs) for seed, rs in runs.items() if rs})
     pooled = [together(name, [arms[a] for a in some]) for name, some in plan.together.items()]
-    groups = {name: [envs.task(task).name for task in robot.tasks] for name, robot in plan.robots.items()}
+    groups = {n: [named(envs.task(task).name, r.every) for task in r.tasks] for n, r in plan.robots.items()}
     return write_comparison(plan.folder, list(arms.values()), plan.baseline, pooled, plan.curves, groups)
 
 

@@ -19,9 +19,11 @@ from .data.store import Store
 from .data.whole import write_json
 from .envs.errors import UserError, choose
 from .envs.limits import Limit
+from .envs.rates import changes
 from .envs.spec import Embodiment
 from .eval.actors import PolicyActor
 from .eval.casting import as_actor
+from .eval.policies import every_on
 from .eval.robot import sweep
 from .eval.robot.clock import CLOCKS, Clock
 from .eval.robot.control import Control
@@ -73,7 +75,7 @@ def _control(config: Mapping[str, Any], out: Path) -> tuple[dict[str, Any], Embo
     )
     safety = build(SafetySettings, config["safety"], "safety")
     actor = _actor(config)
-    if name := _robot_name(config):
+    if name := _robot_name(config, actor):
         actor = actor.on(name, config["n_action_steps"])
     robot = _robot(config, actor, clock)
     about = {
@@ -133,10 +135,11 @@ def _actor(config: Mapping[str, Any]) -> PolicyActor:
     return actor
 
 
-def _robot_name(config: Mapping[str, Any]) -> str | None:
-    """Which of a policy's robots is driven; None for its main one."""
+def _robot_name(config: Mapping[str, Any], actor: PolicyActor) -> str | None:
+    """Which of a policy's robots is driven, at the fastest rate that it knows; None for its main one."""
     if config["robot"] == "simulated" and config["task"]:
-        return envs.embodiment(config["task"]).name
+        robot = envs.embodiment(config["task"])
+        return robot.at(every_on(actor.policy, robot)).name
     if config["robot"] == "recorded" and config["data"]:
         with Store.open(config["data"]) as store:
             return store.embodiment.name
@@ -149,13 +152,13 @@ def _robot(config: Mapping[str, Any], actor: PolicyActor, clock: Clock) -> Robot
         tasks = list(actor.policy.tasks)
         if config["task"] is None and len(tasks) != 1:
             raise UserError(f"say which task: task=…; the policy learned {', '.join(tasks)}")
-        env = envs.make(config["task"] or tasks[0], cameras=ours.cameras)
+        env = envs.make(config["task"] or tasks[0], cameras=ours.cameras, every=ours.every)
         env.embodiment = _limited(env.embodiment, config["limits"])
         return SimulatedRobot(env, clock, hz=config["hz"], seed=config["seed"])
     if config["robot"] == "recorded":
         if config["data"] is None:
             raise UserError("robot=recorded needs data=, the store whose episodes are played")
-        robot = RecordedRobot(config["data"], clock, hz=config["hz"])
+        robot = RecordedRobot(config["data"], clock, hz=config["hz"], like=ours)
         robot.embodiment = _limited(robot.embodiment, config["limits"])
         return robot
     from .eval.robot.lerobot_robot import LerobotRobot, LerobotSettings, make_device
@@ -163,6 +166,11 @@ def _robot(config: Mapping[str, Any], actor: PolicyActor, clock: Clock) -> Robot
     chosen, instruction = build(LerobotSettings, config["lerobot"], "lerobot"), config["instruction"]
     if chosen.type is None or instruction is None:
         raise UserError("robot=lerobot needs lerobot.type=, such as so101_follower, and instruction=, a sentence")
+    if ours.every > 1 and changes(ours).any():
+        raise UserError(
+            f"{ours.name} is to be sent each change {ours.every} times a control step, and a lerobot robot is sent "
+            f"actions once: train at {ours.own_hz:g} Hz, or with targets"
+        )
     device, robot = make_device(chosen.type, chosen.settings), _limited(ours, config["limits"])
     task = config["task"] or f"lerobot/{chosen.type}"
     return LerobotRobot(device, robot, clock, task=task, instruction=instruction, settings=chosen, ready=_ask_ready)
@@ -177,8 +185,8 @@ def _limited(embodiment: Embodiment, path: str | None) -> Embodiment:
     its name here: a store from before there were limits has none.
     """
     if path is None:
-        known = {suite.embodiment.name: suite.embodiment.limits for suite in envs.SUITES.values()}
-        limits = embodiment.limits or known.get(embodiment.name, ())
+        known = {s.embodiment.name: s.embodiment.at(embodiment.every).limits for s in envs.SUITES.values()}
+        limits = embodiment.limits or known.get(embodiment.own_name, ())
         return dataclasses.replace(embodiment, limits=limits)
     try:
         rows = json.loads(Path(path).read_text())

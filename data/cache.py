@@ -136,6 +136,7 @@ def _files(name: str, folder: Path) -> Iterator[tuple[int, str, Path]]:
 
 def fingerprint(store: Store, n_episodes: int) -> str:
     """A short name for the first `n_episodes`: the same steps, seeds, states and actions have the same."""
+    store = store.recorded
     meta = store.meta
     ends = store.episode_ends[:n_episodes].tolist()
     about = [store.embodiment.to_dict(), ends, meta.task[:n_episodes], meta.seed[:n_episodes].tolist()]

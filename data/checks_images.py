@@ -72,7 +72,7 @@ def against_simulator(e: Evidence) -> Iterator[Problem]:
         except UserError:
             continue
         try:
-            if env.embodiment.name == e.embodiment.name and episode.seed >= 0:
+            if env.embodiment.name == e.embodiment.own_name and episode.seed >= 0:
                 obs, _ = env.reset(seed=episode.seed)
                 yield from _compare(e, episode, obs)
         finally:

@@ -28,7 +28,7 @@ _EFFECT = {
 def mapping(e: Evidence) -> Iterator[Problem]:
     """Every check of the mapping, where somebody has told one."""
     fields = (*e.embodiment.state, *e.embodiment.action)
-    if e.slots is None and e.embodiment.name not in TABLES and not any(f.place for f in fields):
+    if e.slots is None and e.embodiment.own_name not in TABLES and not any(f.place for f in fields):
         return
     try:
         embodiment = with_slots(e.embodiment, e.slots)

@@ -48,6 +48,7 @@ def collect(
     pilot: Pilot | None = None,
     labels: Labels | None = None,
     max_steps: int | None = None,
+    every: int | None = None,
     progress: bool = True,
 ) -> Store:
     """Bring the store at `out` to `episodes` episodes of each of `tasks`, and return it, open for reading.
@@ -61,7 +62,8 @@ def collect(
     hold: steps recorded after success. successes_only: leave failed attempts out; default where the expert drives.
     reference: share of the episodes in the simulator's own look; their source is 'expert@reference'. cameras:
     instead of the environment's own. pilot: a policy that drives instead of the expert. labels: the expert tells
-    the actions of the pilot's drive. max_steps: where an attempt is cut; None: at the task's own limit.
+    the actions of the pilot's drive. max_steps: where an attempt is cut; None: at the task's own limit. every: how many
+    of the simulator's own steps a control step has (`Embodiment.at`); None: 1, or as the pilot drives.
     """
     alone = pilot is None
     std = (0.3 if alone else 0.0) if noise is None else noise
@@ -74,6 +76,7 @@ def collect(
         pilot=pilot,
         labels=labels,
         max_steps=max_steps,
+        every=(1 if pilot is None else pilot.every) if every is None else every,
     )
     names = list(dict.fromkeys(envs.resolve(task) for task in tasks))
     if not names or episodes < 1 or workers < 0 or seed < 0:
@@ -82,7 +85,7 @@ def collect(
             f"got {len(names)} tasks, episodes={episodes}, workers={workers}, seed={seed}"
         )
     out = Path(out)
-    embodiment = _embodiment(names[0], cameras)
+    embodiment = _embodiment(names[0], recipe)
     config = _config(names, seed, recipe)
     with _open(out, embodiment, config) as store:
         agenda = Agenda.of(store, names, episodes, FIRST_SEED + SEEDS_PER_RUN * seed)
@@ -188,8 +191,8 @@ def _with_record(store: Store, config: dict[str, Any]) -> Store:
     return Store.open(store.path, mode="a")
 
 
-def _embodiment(task: str, cameras: Sequence[Camera] | None) -> Embodiment:
-    env = envs.make(task, cameras=cameras)
+def _embodiment(task: str, recipe: Recipe) -> Embodiment:
+    env = envs.make(task, cameras=recipe.cameras, every=recipe.every)
     env.close()
     return env.embodiment
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import envs
 from ..envs.base import Env
-from ..envs.errors import UserError
+from ..envs.errors import UserError, positive
 from ..envs.spec import Camera
 from .demonstrate import EXPERT, LABELLED, PILOT, Labels, Noise, Pilot, demonstrate
 from .schema import Episode
@@ -30,7 +30,8 @@ Result = tuple[Job, Episode | None]
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How every attempt is recorded. `reference`: share of episodes drawn in the simulator's own look. `pilot`: who
-    drives, None for the expert; `labels`: of the expert on another's drive. `max_steps`: None for the task's own."""
+    drives, None for the expert; `labels`: of the expert on another's drive. `max_steps`: None for the task's own.
+    `every`: how many of the simulator's own steps a control step has."""
 
     noise: Noise
     hold: int
@@ -40,6 +41,7 @@ class Recipe:
     pilot: Pilot | None = None
     labels: Labels | None = None
     max_steps: int | None = None
+    every: int = 1
 
     def __post_init__(self):
         if self.hold < 0 or not 0 <= self.reference <= 1:
@@ -48,6 +50,11 @@ class Recipe:
             )
         if self.labels is not None and self.pilot is None:
             raise UserError("labels are the expert's on another's drive: give the pilot as well")
+        positive("every", self.every)
+        if self.pilot is not None and self.pilot.every != self.every:
+            raise UserError(
+                f"the pilot drives every {self.pilot.every} steps, and every={self.every} is to be recorded"
+            )
         if self.max_steps is not None and self.max_steps < 1:
             raise UserError(f"collect needs max_steps >= 1, or None for each task's own, got {self.max_steps}")
 
@@ -92,11 +99,11 @@ class Recorder:
         if any(name != task for name, _ in self._envs):
             self.close()
         if (task, look) not in self._envs:
-            env = envs.make(task, cameras=self.recipe.cameras)
+            env = envs.make(task, cameras=self.recipe.cameras, every=self.recipe.every)
             if look is not None:
                 cameras = [dataclasses.replace(c, look=look) for c in env.embodiment.cameras]
                 env.close()
-                env = envs.make(task, cameras=cameras)
+                env = envs.make(task, cameras=cameras, every=self.recipe.every)
             self._envs[task, look] = env
         return self._envs[task, look]
 

@@ -69,10 +69,11 @@ class Dataset:
         if labels is not None:
             self.has_actions = True
             self._small |= dict.fromkeys(("action", "action_executed"), torch.from_numpy(np.load(labels)))
-        self._files = cached_frames(store) if reader == "memmap" else None
+        self._files = cached_frames(store.recorded) if reader == "memmap" else None
+        self._recorded_rows = store.recorded_rows
         self._latents = dict(latents or {})
         self._depth = [c.name for c in store.embodiment.cameras if c.depth]
-        self._open(store)
+        self._open(store.recorded)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -146,6 +147,7 @@ class Dataset:
 
     def _frames(self, name: str, index: np.ndarray) -> torch.Tensor:
         """Pictures (B, T, ...) of an array of the store, at its rows `index` (B, T)."""
+        index = self._recorded_rows[index]
         if self._source is not None and name not in self._maps:
             unique, where = np.unique(index, return_inverse=True)
             frames = torch.from_numpy(self._source.read(name, unique))

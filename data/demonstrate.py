@@ -20,11 +20,13 @@ class Pilot:
     """A policy that drives in the expert's place.
 
     name: of its weights, kept in the store · begin: task and seed of an episode → the function that acts in it. Where
-    several processes record, `begin` is sent to each, so it must be picklable.
+    several processes record, `begin` is sent to each, so it must be picklable · every: how many of the simulator's own
+    steps its control steps have.
     """
 
     name: str
     begin: Callable[[Task, int], Act]
+    every: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,11 +104,11 @@ def demonstrate(
 
     Without `act` the environment's expert drives; with it and `labels` the expert tells what it would have done. It
     stops `hold` steps after the first success, so that staying is learned too, or at the task's step limit, or after
-    `max_steps`. Equal arguments give equal episodes, bit for bit.
+    `max_steps` of the simulator's own. Equal arguments give equal episodes, bit for bit.
     An expert needs no pictures: its course is simulated first and, if kept, driven again before the cameras.
     """
     rng = np.random.default_rng([seed, zlib.crc32(env.task.id.encode())])
-    steps = min(env.task.max_steps, max_steps or env.task.max_steps)
+    steps = env.embodiment.control_steps(min(env.task.max_steps, max_steps or env.task.max_steps))
     pushes = noise.draw(env.embodiment, steps, rng)
     by_expert = rng.random(steps) < (labels.beta if labels else 0.0)
     if act is not None:

@@ -14,6 +14,7 @@ from .batch import Batch
 from .cache import fingerprint
 from .dataset import Dataset, split_episodes
 from .loader import Loader
+from .slower import at_rate
 from .sources import Learned, Source, sources_of
 from .store import Store
 from .windows import Windows
@@ -45,7 +46,8 @@ class Mixture:
         self.sources, self._labels, self._reader = sources_of(data), labels, reader
         self._latents = latents or (lambda store: {})
         with contextlib.ExitStack() as opened:
-            stores = [opened.enter_context(Store.open(source.path)) for source in self.sources]
+            recorded = [opened.enter_context(Store.open(source.path)) for source in self.sources]
+            stores = [at_rate(store, s.every, s.slots) for store, s in zip(recorded, self.sources, strict=True)]
             self._read(stores, windows, held_out, seed)
 
     def _read(self, stores: list[Store], windows: Windows, held_out: float, seed: int) -> None:
@@ -107,7 +109,8 @@ class Mixture:
         return held
 
     def _dataset(self, store: Store, windows: Windows, episodes: np.ndarray, source: Source | None) -> Dataset:
-        options: dict[str, Any] = {"tasks": self.tasks, "latents": self._latents(store), "reader": self._reader}
+        latents = self._latents(store.recorded)
+        options: dict[str, Any] = {"tasks": self.tasks, "latents": latents, "reader": self._reader}
         if source is not None:
             options |= {"actions": source.actions, "state": source.state}
             if self._labels and not source.actions:

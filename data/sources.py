@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..envs.errors import UserError, choose
+from ..envs.errors import UserError, choose, positive
 from .cache import fingerprint
 from .store import Store
 
@@ -20,7 +20,8 @@ class Source:
     before the second of each task, in the store's order; None for all · actions: False takes the frames alone · state:
     False leaves out the robot's state, for a policy that should also know actions from frames alone · slots: where the
     robot's numbers lie in the slots that all robots share: a YAML file, or one of `slot_tables.TABLES`; None for what
-    the store says, or the table of that robot's name · state_noise: as in `foreact train`, of this source alone.
+    the store says, or the table of that robot's name · state_noise: as in `foreact train`, of this source alone ·
+    every: so many recorded steps are read as one, of the same robot at a lower rate (`Embodiment.at`).
     """
 
     path: str
@@ -30,12 +31,14 @@ class Source:
     state: bool = True
     slots: str | None = None
     state_noise: float | None = None
+    every: int = 1
 
     def __post_init__(self):
         if self.share <= 0:
             raise UserError(f"source {self.path}: share must be above 0, got {self.share}")
         if self.state_noise is not None and self.state_noise < 0:
             raise UserError(f"source {self.path}: state_noise must be at least 0, got {self.state_noise}")
+        positive(f"source {self.path}: every", self.every)
         if self.episodes is not None and not 0 <= self.episodes[0] < self.episodes[1]:
             raise UserError(f"source {self.path}: episodes must be [first, end] with first < end, got {self.episodes}")
 

@@ -99,6 +99,16 @@ class Store:
         return np.array(self._meta["episode_ends"], np.int64)
 
     @property
+    def recorded(self) -> "Store":
+        """What lies on disk: itself, but for a store that is read at another rate (slower.py)."""
+        return self
+
+    @property
+    def recorded_rows(self) -> np.ndarray:
+        """Which row of `recorded` each step's pictures and state are, (N,) int64."""
+        return np.arange(self.n_steps)
+
+    @property
     def meta(self) -> EpisodeMeta:
         m = self._meta
         return EpisodeMeta(
@@ -144,12 +154,16 @@ class Store:
         Any order, repeats allowed. `UserError` names array, episode and file where data on disk is damaged.
         """
         name = "data/" + choose(name, self.names, f"array of store {self.path}")
-        if not isinstance(rows, slice):
-            rows = np.asarray(rows, np.int64).reshape(-1)
-            if len(rows) and (rows.min() < 0 or rows.max() >= self.n_steps):
-                span = f"{rows.min()} to {rows.max()}"
-                raise UserError(f"rows {span} asked of store {self.path}, which has {self.n_steps} steps")
-        return self._arrays.read(name, rows)
+        return self._arrays.read(name, self._asked(rows))
+
+    def _asked(self, rows: np.ndarray | slice) -> np.ndarray | slice:
+        if isinstance(rows, slice):
+            return rows
+        rows = np.asarray(rows, np.int64).reshape(-1)
+        if len(rows) and (rows.min() < 0 or rows.max() >= self.n_steps):
+            span = f"{rows.min()} to {rows.max()}"
+            raise UserError(f"rows {span} asked of store {self.path}, which has {self.n_steps} steps")
+        return rows
 
     def episode(self, i: int) -> Episode:
         """Episode `i` (0 ≤ i < len(store)) with everything that the store holds of it."""

@@ -107,17 +107,20 @@ def _suite(name: str) -> Suite:
     return SUITES[resolve(name).split("/", 1)[0]]
 
 
-def make(name: str, *, cameras: Sequence[Camera] | None = None, privileged: bool = False) -> "Env":
+def make(name: str, *, cameras: Sequence[Camera] | None = None, privileged: bool = False, every: int = 1) -> "Env":
     """An environment, ready for `reset`.
 
-    cameras: other views than the embodiment's own. privileged: add simulator state to the observations.
+    cameras: other views than the embodiment's own. privileged: add simulator state to the observations. every: how many
+    of the simulator's own steps a control step has (`Embodiment.at`).
     Raises `UserError` for an unknown task, mount or camera, and where the simulator is not installed.
     """
     found, suite = task(name), _suite(name)
     try:
-        return import_module(suite.module, __package__).make(found, cameras=cameras, privileged=privileged)
+        env = import_module(suite.module, __package__).make(found, cameras=cameras, privileged=privileged)
     except ModuleNotFoundError as error:
         missing = (error.name or str(error)).split(".")[0]
         raise UserError(
             f'{found.id} needs the package {missing}; mend: pip install "foreact[{suite.extra}]"'
         ) from error
+    env.slow_down(every)
+    return env

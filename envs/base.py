@@ -22,12 +22,17 @@ class Env(gymnasium.Env):
     def __init__(self, embodiment: Embodiment, task: Task, *, observe_privileged: bool = False):
         self.embodiment = embodiment
         self.task = task
-        self.metadata = {"render_modes": ["rgb_array"], "render_fps": embodiment.control_hz}
+        self.metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": embodiment.control_hz}
         self.render_mode = "rgb_array"
         self._observe_privileged = observe_privileged
-        self._steps = -1  # steps since reset; -1 before the first
+        self._steps = -1  # steps of the simulator's own rate since reset; -1 before the first
         self.action_space = spaces.Box(embodiment.action_low, embodiment.action_high, dtype=np.float32)
         self.observation_space = _observation_space(embodiment, observe_privileged)
+
+    def slow_down(self, every: int) -> None:
+        """From now on a control step is `every` of the present ones, with one action (`Embodiment.at`)."""
+        self.embodiment = self.embodiment.at(every)
+        self.metadata["render_fps"] = self.embodiment.control_hz
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Obs, dict[str, Any]]:
         """Begin the episode that `seed` names; without one, the next of this environment's own generator.
@@ -44,12 +49,17 @@ class Env(gymnasium.Env):
     def advance(self, action: np.ndarray) -> tuple[float, bool, bool]:
         """Move the simulator by one control step, drawing nothing: (reward, success, truncated).
 
-        `action` (A,) is clipped to its bounds. Raises `UserError` for NaN, a wrong shape or a step too many.
+        `action` (A,) is clipped to its bounds. Of a step that has several of the simulator's own, rewards are added,
+        success in any of them counts, and the task's limit, which is of those, may cut it short. Raises `UserError` for
+        NaN, a wrong shape or a step too many.
         """
         action = self._checked(action)
-        self._steps += 1
-        reward, success = self._advance(action)
-        return float(reward), bool(success), self._steps >= self.task.max_steps
+        total, success = 0.0, False
+        for _ in range(min(self.embodiment.every, self.task.max_steps - self._steps)):
+            self._steps += 1
+            reward, reached = self._advance(action)
+            total, success = total + float(reward), success or bool(reached)
+        return total, success, self._steps >= self.task.max_steps
 
     def step(self, action: np.ndarray) -> tuple[Obs, float, bool, bool, dict[str, Any]]:
         """`advance`, then `observe`. An episode terminates on success and is cut at the task's step limit."""

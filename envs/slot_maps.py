@@ -84,7 +84,7 @@ def slot_map(embodiment: Embodiment, which: str) -> SlotMap:
                 "and name it as slots= of the data source"
             )
         if field.place.slots:
-            parts.append(_part(field, field.place, tuple(places.tolist()), embodiment.control_hz, what))
+            parts.append(_part(field, field.place, tuple(places.tolist()), embodiment.own_hz, what))
         elif which == "action":
             raise UserError(f"{what} is left out of the slots, and a policy must tell all of an action")
     _check_shared(parts, embodiment)

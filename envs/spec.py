@@ -7,12 +7,12 @@ and not a policy that silently fails. Pure data: numpy and the standard library 
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from .errors import UserError
+from .errors import UserError, positive
 from .limits import Limit, check
 
 Look = Literal["fast", "reference", "stock"]
@@ -67,8 +67,8 @@ class Place:
 
     slots: names of slots or of groups of them, in the order of the field's numbers; () leaves the field out · convert:
     one of `conversions.CONVERSIONS` · scale, unit: a field's number times `scale` is measured in `unit`, by default the
-    field's own; a change per control step is '…/step' · closed, open: the field's numbers of a shut gripper and an open
-    one.
+    field's own; a change per step of the robot's own rate is '…/step' · closed, open: the field's numbers of a shut
+    gripper and an open one.
     """
 
     slots: tuple[str, ...]
@@ -114,6 +114,7 @@ class Embodiment:
     state, action, privileged: fields in the order in which they are concatenated. `privileged` is simulator
     state (object and goal positions) for debugging and training-only targets; no policy input can reach it.
     limits: what its actions may do to a robot, a row for each action field; empty where nobody has said.
+    every: how many steps of the robot's own rate a control step has, all with the same action; see `at`.
     """
 
     name: str
@@ -124,12 +125,49 @@ class Embodiment:
     control_hz: float
     conventions: dict[str, str] = field(default_factory=dict)
     limits: tuple[Limit, ...] = ()
+    every: int = 1
 
     def __post_init__(self):
         names = [c.name for c in self.cameras]
         if len(set(names)) != len(names):
             raise UserError(f"embodiment {self.name!r}: two cameras share a name in {names}")
         check(self.limits, self.name, self.state, self.action)
+        positive(f"embodiment {self.name!r}: every", self.every)
+
+    def at(self, every: int) -> "Embodiment":
+        """The same robot with control steps of `every` of its present ones, in which the action is repeated.
+
+        A number of an action means what it meant, and its place in the slots stays, because units '…/step' are of the
+        robot's own steps. What is told of a control step, how far a target is followed and what a limited change moves,
+        is `every` times as much. `UserError` for an `every` below 1.
+        """
+        positive("every", every)
+        if every == 1:
+            return self
+        steps = every * self.every
+        hz = self.own_hz / steps
+        return replace(
+            self,
+            name=f"{self.own_name}@{hz:g}hz",
+            control_hz=hz,
+            every=steps,
+            action=tuple(_longer(f, every) for f in self.action),
+            limits=tuple(replace(x, scale=every * x.scale) if x.kind == "delta" else x for x in self.limits),
+        )
+
+    @property
+    def own_name(self) -> str:
+        """Its name at its own rate."""
+        return self.name if self.every == 1 else self.name.rpartition("@")[0]
+
+    @property
+    def own_hz(self) -> float:
+        """Its own rate: that of '…/step' in units and places."""
+        return self.control_hz * self.every
+
+    def control_steps(self, own: int) -> int:
+        """The control steps of so many steps of its own; the last may be cut short."""
+        return -(-own // self.every)
 
     @property
     def state_dim(self) -> int:
@@ -168,6 +206,8 @@ class Embodiment:
         d = json.loads(json.dumps({**dataclasses.asdict(self), "cameras": [c.to_dict() for c in self.cameras]}))
         if not self.limits:
             del d["limits"]
+        if self.every == 1:
+            del d["every"]
         for each in (*d["state"], *d["action"], *d["privileged"]):
             for key in ("per_step", "place"):
                 if each[key] is None:
@@ -189,6 +229,7 @@ class Embodiment:
             control_hz=d["control_hz"],
             conventions=d["conventions"],
             limits=tuple(made(Limit, limit) for limit in d.get("limits", ())),
+            every=d.get("every", 1),
             **fields,
         )
 
@@ -198,12 +239,11 @@ class Embodiment:
         The render look is ignored by default, and the size that is drawn before it is averaged down: stores may mix
         looks, and a policy may see any. So are places that
         only one of the two tells, and limits: they bind whoever drives the robot and change nothing of what a policy
-        sees or says.
+        sees or says. `every` is told by name and rate.
         """
         lines: list[str] = []
-        _compare(
-            "", self.to_dict(), other.to_dict(), lines, skip={"limits"} | ({"look", "source"} if ignore_look else set())
-        )
+        skip = {"limits", "every"} | ({"look", "source"} if ignore_look else set())
+        _compare("", self.to_dict(), other.to_dict(), lines, skip=skip)
         return lines
 
 
@@ -219,7 +259,14 @@ def rig_of(robots: Sequence[Embodiment]) -> Embodiment:
     """The first robot with the cameras of all, by name: where several have one of the same name, the first's."""
     cameras = {camera.name: camera for robot in reversed(robots) for camera in robot.cameras}
     names = dict.fromkeys(camera.name for robot in robots for camera in robot.cameras)
-    return dataclasses.replace(robots[0], cameras=tuple(cameras[name] for name in names))
+    return replace(robots[0], cameras=tuple(cameras[name] for name in names))
+
+
+def _longer(action: Field, every: int) -> Field:
+    """A field of the action where the control step is so many times as long."""
+    if action.per_step is None:
+        return action
+    return replace(action, per_step=tuple(every * x for x in action.per_step))
 
 
 def _compare(where: str, a: Any, b: Any, lines: list[str], skip: set[str]) -> None:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from ..data.batch import Batch, fake_batch
 from ..data.dataset import Dataset
+from ..data.slower import at_rate_of
 from ..data.store import Store
 from ..data.whole import write_json
 from ..envs.errors import UserError, choose
@@ -82,7 +83,7 @@ def _observations(policy: Policy, data: Path | str | None, rows: int) -> Batch:
         sizes = {"n_obs_steps": config.n_obs_steps, "horizon": config.horizon, "n_future": len(config.future)}
         return fake_batch(policy.embodiment, size=rows, **sizes)
     with Store.open(data) as store:
-        samples = Dataset(store, policy.transforms.windows)
+        samples = Dataset(at_rate_of(store, policy.embodiment), policy.transforms.windows)
         return samples.batch(np.linspace(0, len(samples) - 1, rows).astype(int))
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..data.batch import Batch
 from ..data.dataset import Dataset
+from ..data.slower import at_rate_of
 from ..data.store import Store
 from ..data.whole import write_json
 from ..envs.errors import UserError, choose, positive
@@ -61,6 +62,7 @@ def imagine(
     for query in queries:
         _check(policy, query)
     policy = policy.on(data.embodiment.name) if len(policy.robots) > 1 else policy
+    data = at_rate_of(data, policy.embodiment)
     lines = policy.embodiment.differences(data.embodiment)
     if lines:
         raise UserError(f"the checkpoint does not fit store {data.path}:\n  " + "\n  ".join(lines))

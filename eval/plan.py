@@ -13,7 +13,8 @@ from .engine import Job
 class Plan:
     """What is rolled out: episode i of each task begins with `env.reset(seed=seed + i)`.
 
-    video: films of the first so many episodes of each task, of every `film_every`-th step.
+    max_steps: of the simulator's own, of which a control step has `every` · video: films of the first so many episodes
+    of each task, of every `film_every`-th control step.
     """
 
     tasks: tuple[Task, ...]
@@ -21,11 +22,12 @@ class Plan:
     seed: int
     max_steps: int
     cameras: tuple[Camera, ...] | None
+    every: int = 1
     video: int = 0
     film_every: int = 2
 
     def __post_init__(self):
-        for name, least in (("episodes", 1), ("max_steps", 1), ("film_every", 1), ("video", 0), ("seed", 0)):
+        for name, least in {"episodes": 1, "max_steps": 1, "every": 1, "film_every": 1, "video": 0, "seed": 0}.items():
             if getattr(self, name) < least:
                 raise UserError(f"{name} must be at least {least}, got {getattr(self, name)}")
         names = [task.name for task in self.tasks]
@@ -44,4 +46,6 @@ class Plan:
         """What decides the records and must be the same to resume; how much is filmed is not part of it."""
         cameras = None if self.cameras is None else [camera.to_dict() for camera in self.cameras]
         tasks = [task.id for task in self.tasks]
-        return {"tasks": tasks, "cameras": cameras} | {k: getattr(self, k) for k in ("episodes", "seed", "max_steps")}
+        found = {"tasks": tasks, "cameras": cameras}
+        found |= {k: getattr(self, k) for k in ("episodes", "seed", "max_steps")}
+        return found if self.every == 1 else found | {"every": self.every}

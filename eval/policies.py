@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -56,6 +56,14 @@ class Policy(Protocol):
     ) -> np.ndarray:
         """Chunks (B, K, A) in the environment's units; each row's noise depends on its key alone."""
         ...
+
+
+def every_on(policy: Any, robot: Embodiment) -> int:
+    """How many steps of a robot's own a policy's control step has, the fewest where it knows several rates; 1 where it
+    does not know the robot."""
+    names = getattr(policy, "robots", ())
+    known = [policy.on(name).embodiment for name in names] if len(names) > 1 else [policy.embodiment]
+    return min((one.every for one in known if one.own_name == robot.own_name), default=1)
 
 
 @dataclass(kw_only=True)

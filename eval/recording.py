@@ -31,7 +31,7 @@ def record(policy: Policy, task: str, episodes: int, path: Path, *, driver: str 
     """
     choose(driver, ("policy", "expert"), "driver")
     cameras = policy.embodiment.cameras
-    env = envs.make(envs.resolve(task), cameras=cameras)
+    env = envs.make(envs.resolve(task), cameras=cameras, every=policy.embodiment.every)
     try:
         begun = path.exists()
         with Store.open(path, "a") if begun else Store.create(path, env.embodiment, privileged=False) as store:
@@ -46,11 +46,15 @@ def record(policy: Policy, task: str, episodes: int, path: Path, *, driver: str 
     return Store.open(path)
 
 
-def pilot(checkpoint: Path | str, device: str = "auto") -> tuple[Policy, Pilot]:
-    """A checkpoint that drives while `data.collect` records, and its policy: whose tasks and cameras it takes."""
+def pilot(checkpoint: Path | str, device: str = "auto", every: int | None = None) -> tuple[Policy, Pilot]:
+    """A checkpoint that drives while `data.collect` records, and its policy: whose tasks and cameras it takes.
+
+    every: how many of the robot's own steps a control step has; None: as of the policy's main robot.
+    """
     folder = str(find_checkpoint(checkpoint))
     policy = _loaded(folder, device)
-    return policy, Pilot(name=fingerprint(policy.model), begin=_Begin(folder, device))
+    every = policy.embodiment.every if every is None else every
+    return policy, Pilot(name=fingerprint(policy.model), begin=_Begin(folder, device, every), every=every)
 
 
 @dataclass(frozen=True)
@@ -60,10 +64,11 @@ class _Begin:
 
     checkpoint: str
     device: str
+    every: int
 
     def __call__(self, task: Task, seed: int) -> Act:
         known = _loaded(self.checkpoint, self.device)
-        robot = envs.embodiment(task.id)
+        robot = envs.embodiment(task.id).at(self.every)
         policy = known.on(robot.name)
         check_embodiment(policy.embodiment, dataclasses.replace(robot, cameras=policy.embodiment.cameras), task.id)
         drive = _driver(policy, task.instruction, seed)

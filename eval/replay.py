@@ -70,8 +70,9 @@ def replay(
             with progress_bar(journal.records, len(schedule), enabled=progress) as tick:
                 if len(schedule):
                     with make_pool(len(schedule), None, n_envs, workers, registry) as pool:
-                        theirs = pool.call(0, describe, task=jobs[0].task.id, cameras=store.embodiment.cameras)
-                        check_embodiment(store.embodiment, theirs, jobs[0].task.id, "store")
+                        robot, task = store.embodiment, jobs[0].task.id
+                        theirs = pool.call(0, describe, task=task, cameras=robot.cameras, every=robot.every)
+                        check_embodiment(robot, theirs, task, "store")
                         _engine(store, every, pool, schedule, journal, tick).run()
             seconds = time.perf_counter() - began
             results = _results(journal.records, store, jobs, skipped, seconds, command, identity)
@@ -104,7 +105,7 @@ def replay_episode(stage: Stage, start: Start, data: str, episode: int, every: i
             )
         stage.act(action)
         out.success |= stage.success
-        if stage.step >= start.max_steps:
+        if stage.step >= stage.limit:
             break
     out.step, out.reward, out.actions = stage.step, stage.reward, stage.actions()
     return out
@@ -151,8 +152,9 @@ def _engine(store: Store, every: int, pool, schedule: Schedule, journal: Journal
     data = str(store.path)
 
     def launch(job: Job):
-        cameras = _cameras(store.embodiment.cameras, sources[job.episode])
-        start = Start(task=job.task.id, seed=job.seed, max_steps=job.task.max_steps, cameras=cameras)
+        robot = store.embodiment
+        cameras = _cameras(robot.cameras, sources[job.episode])
+        start = Start(task=job.task.id, seed=job.seed, max_steps=job.task.max_steps, cameras=cameras, every=robot.every)
         return replay_episode, {"start": start, "data": data, "episode": job.episode, "every": every}
 
     def finish(running: Running, look: Look) -> None:

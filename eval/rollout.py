@@ -33,6 +33,7 @@ from .casting import as_actor, beside_workers
 from .engine import Engine, Job, Running, Schedule
 from .journal import Journal
 from .plan import Plan
+from .policies import every_on
 from .protocol import Protocol
 from .reports.film import write_film
 from .reports.report import write_report
@@ -49,6 +50,7 @@ def evaluate(
     seed: int = 1000,
     out: Path | str | None = None,
     max_steps: int = 500,
+    every: int | None = None,
     solver_steps: int | None = None,
     n_action_steps: int | None = None,
     ensemble: float | None = None,
@@ -70,7 +72,8 @@ def evaluate(
 
     policy: a policy object, a checkpoint's or run's folder, 'expert' or 'random'. tasks: ids or bare names;
     None: those that the checkpoint was trained on (all, for expert and random). Episode i of each task has
-    seed `seed + i` and succeeds if the task's rule holds at any step within `max_steps`.
+    seed `seed + i` and succeeds if the task's rule holds at any step within `max_steps` of the simulator's own.
+    every: how many of those a control step has; None: as the policy learned, and of several rates at the fastest.
     solver_steps, n_action_steps, ensemble, batch_size: see `PolicyActor`; batch_size is the padded batch of inference.
     n_envs, workers: environments and the processes that hold them; they change the speed and nothing else.
     video: films of the first so many episodes of each task. cameras: other views than the checkpoint's own.
@@ -86,17 +89,19 @@ def evaluate(
     with beside_workers(policy):
         actor = as_actor(policy, device=device, runtime=runtime, **options)
         world = import_module(registry)
-        if isinstance(actor, PolicyActor) and len(getattr(actor.policy, "robots", ())) > 1:
-            actor = _on_robot(actor, _names(actor, tasks, world), world, n_action_steps)
+        names = _names(actor, tasks, world)
+        if isinstance(actor, PolicyActor):
+            actor, every = _at_work(actor, names, world, every, n_action_steps)
         if cameras is None and isinstance(actor, PolicyActor):
             cameras = actor.policy.embodiment.cameras
         protocol = protocol or Protocol()
         plan = Plan(
-            tasks=protocol.told([world.task(name) for name in _names(actor, tasks, world)]),
+            tasks=protocol.told([world.task(name) for name in names]),
             episodes=episodes,
             seed=seed,
             max_steps=max_steps,
             cameras=protocol.cameras(cameras),
+            every=1 if every is None else every,
             video=video,
         )
         settings = plan.describe() | protocol.describe(plan.tasks)
@@ -152,7 +157,7 @@ def check(actor: InsideActor | PolicyActor, plan: Plan, pool: Pool) -> None:
         return
     one_of_each = {task.id.split("/")[0]: task for task in reversed(plan.tasks)}
     for task in one_of_each.values():
-        theirs = pool.call(0, stage.describe, task=task.id, cameras=plan.cameras)
+        theirs = pool.call(0, stage.describe, task=task.id, cameras=plan.cameras, every=plan.every)
         stage.check_embodiment(actor.policy.embodiment, theirs, task.id)
 
 
@@ -168,7 +173,7 @@ def _engine(
 
     def launch(job: Job) -> tuple[Callable[..., Look], dict[str, Any]]:
         film_every = plan.film_every if is_filmed(job) else 0
-        start = Start(task=job.task.id, seed=job.seed, max_steps=plan.max_steps, cameras=plan.cameras)
+        start = Start(task=job.task.id, seed=job.seed, max_steps=plan.max_steps, cameras=plan.cameras, every=plan.every)
         start = dataclasses.replace(start, film_every=film_every, **(policy.sight() if policy else {}))
         if policy:
             return stage.begin, {"start": start}
@@ -212,12 +217,18 @@ def _names(actor: InsideActor | PolicyActor, tasks: Sequence[str] | None, world:
     return list(actor.policy.tasks) if isinstance(actor, PolicyActor) else world.tasks()
 
 
-def _on_robot(actor: PolicyActor, tasks: Sequence[str], world: Any, n_action_steps: int | None) -> PolicyActor:
-    """The same actor on the one robot of all these tasks."""
-    robots = sorted({world.embodiment(task).name for task in tasks})
+def _at_work(
+    actor: PolicyActor, tasks: Sequence[str], world: Any, every: int | None, n_action_steps: int | None
+) -> tuple[PolicyActor, int]:
+    """The same actor on the one robot of all these tasks, and how many of its own steps a control step has."""
+    robots = {robot.name: robot for robot in map(world.embodiment, tasks)}
     if len(robots) > 1:
-        raise UserError(f"the tasks are of the robots {', '.join(robots)}; evaluate those of one at a time: tasks=[…]")
-    return actor.on(robots[0], n_action_steps)
+        names = ", ".join(sorted(robots))
+        raise UserError(f"the tasks are of the robots {names}; evaluate those of one at a time: tasks=[…]")
+    for robot in robots.values():
+        every = every_on(actor.policy, robot) if every is None else every
+        actor = actor.on(robot.at(every).name, n_action_steps)
+    return actor, every or 1
 
 
 @contextlib.contextmanager

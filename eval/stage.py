@@ -23,7 +23,8 @@ Observation = dict[str, Any]  # {"images": {camera: (T, H, W, 3) u8}, "state": (
 class Start:
     """What an episode needs to begin.
 
-    seed: of `env.reset`. The policy looks every `look_every` steps (0: never, or when a pose is reached) and then sees
+    seed: of `env.reset`. every: steps of the simulator's own in a control step; all other steps are control steps, but
+    for `max_steps`. The policy looks every `look_every` steps (0: never, or when a pose is reached) and then sees
     `n_obs_steps` observations that are `obs_stride` steps apart, the last one now. film_every: keep every so-manieth
     picture; 0: no film.
     expected: the checkpoint's embodiment, checked against the environment's. poses: what comes are not actions but
@@ -34,6 +35,7 @@ class Start:
     seed: int
     max_steps: int
     cameras: tuple[Camera, ...] | None = None
+    every: int = 1
     expected: Embodiment | None = None
     n_obs_steps: int = 1
     obs_stride: int = 1
@@ -65,23 +67,25 @@ class Stage:
     def __init__(self, registry: str):
         self.registry = importlib.import_module(registry)
         self.env: Any = None
-        self._made: tuple[str, tuple[Camera, ...] | None] | None = None
+        self._made: tuple[Any, ...] | None = None
 
-    def prepare(self, task: str, cameras: tuple[Camera, ...] | None) -> Any:
-        """The environment of `task`, built only when the last one was another."""
-        if self._made != (task, cameras):
+    def prepare(self, task: str, cameras: tuple[Camera, ...] | None, every: int) -> Any:
+        """The environment of `task` at that rate, built only when the last one was another."""
+        if self._made != (task, cameras, every):
             self.close()
             self.env = self.registry.make(task, cameras=cameras)
-            self._made = (task, cameras)
+            self.env.slow_down(every)
+            self._made = (task, cameras, every)
         return self.env
 
     def begin(self, start: Start) -> None:
         """Reset. Raises `UserError` where the environment's embodiment is not the expected one."""
-        env = self.prepare(start.task, start.cameras)
+        env = self.prepare(start.task, start.cameras, start.every)
         if start.expected is not None:
             check_embodiment(start.expected, env.embodiment, start.task)
         obs, _ = env.reset(seed=start.seed)
         self.start, self.step, self.done, self.success, self.reward = start, 0, False, False, 0.0
+        self.limit = env.embodiment.control_steps(start.max_steps)
         self.digest = hashlib.sha256()
         self.film: list[tuple[int, dict[str, np.ndarray]]] = []
         self.history: dict[int, Observation] = {}
@@ -97,7 +101,7 @@ class Stage:
         self.step += 1
         self.reward += float(reward)
         self.success = bool(success)
-        self.done = self.success or bool(truncated) or self.step >= self.start.max_steps
+        self.done = self.success or bool(truncated) or self.step >= self.limit
         self._remember()
 
     def go(self, pose: np.ndarray) -> None:
@@ -186,9 +190,9 @@ def play(stage: Stage, start: Start, kind: str, key: tuple[int, ...]) -> Look:
     return stage.look()
 
 
-def describe(stage: Stage, task: str, cameras: tuple[Camera, ...] | None) -> Embodiment:
+def describe(stage: Stage, task: str, cameras: tuple[Camera, ...] | None, every: int) -> Embodiment:
     """Command: the embodiment of an environment, for checks before any rollout."""
-    return stage.prepare(task, cameras).embodiment
+    return stage.prepare(task, cameras, every).embodiment
 
 
 def check_embodiment(ours: Embodiment, theirs: Embodiment, task: str, who: str = "policy") -> None:

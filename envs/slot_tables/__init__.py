@@ -27,12 +27,12 @@ def with_slots(embodiment: Embodiment, table: str | Mapping[str, Any] | None = N
     if table is None:
         if any(field.place for field in (*embodiment.state, *embodiment.action)):
             return embodiment
-        if embodiment.name not in TABLES:
+        if embodiment.own_name not in TABLES:
             raise UserError(
                 f"nobody has said where the fields of {embodiment.name!r} lie in the slots; give its data source "
                 f"slots=FILE.yaml (docs/embodiments.md). Known: {', '.join(TABLES)}"
             )
-        table = embodiment.name
+        table = embodiment.own_name
     told = table if isinstance(table, Mapping) else read_table(table)
     who = f"slot table of {embodiment.name!r}"
     for key in told:

@@ -192,6 +192,11 @@ def write_comparison(
     return summary
 
 
+def named(task: str, every: int) -> str:
+    """What a task is called whose control steps are `every` of the simulator's own: at several rates it is several."""
+    return task if every == 1 else f"{task} (every {every})"
+
+
 def read_arm(name: str, folders: Mapping[int, Mapping[Path, Sequence[Path]]]) -> Arm:
     """The arm of these run folders by training seed, each with the folders of its evaluations; a seed counts when all
     of them are done."""
@@ -199,8 +204,10 @@ def read_arm(name: str, folders: Mapping[int, Mapping[Path, Sequence[Path]]]) ->
     for seed, parts in folders.items():
         files = [folder / "results.json" for evaluations in parts.values() for folder in evaluations]
         if all(file.is_file() for file in files):
-            tables = [json.loads(file.read_text())["per_task"] for file in files]
-            runs[seed] = {task: row["episodes"] for rows in tables for task, row in rows.items()}
+            runs[seed] = {}
+            for found in (json.loads(file.read_text()) for file in files):
+                every = found.get("settings", {}).get("every", 1)
+                runs[seed] |= {named(task, every): row["episodes"] for task, row in found["per_task"].items()}
             took = [part / MINUTES for part in parts]
             if all(file.is_file() for file in took):
                 minutes[seed] = sum(json.loads(file.read_text()) for file in took)

@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from ...data.slower import at_rate_of
 from ...data.store import Store
 from ...envs.base import Env
 from ...envs.errors import UserError
@@ -88,6 +89,7 @@ class SimulatedRobot:
         self.hz = env.embodiment.control_hz if hz is None else hz
         self.referee = Referee(env.embodiment, self.hz) if env.embodiment.limits else None
         self.task, self.instruction = env.task.id, env.task.instruction
+        self._limit = env.embodiment.control_steps(env.task.max_steps)
         kinds = {limit.field: limit.kind for limit in env.embodiment.limits}
         fields = env.embodiment.action
         self._once = np.concatenate([np.full(f.size, kinds.get(f.name) == "delta") for f in fields])
@@ -135,7 +137,7 @@ class SimulatedRobot:
         self._catch_up()
         if self._success:
             return "success"
-        return "step limit" if self._steps >= self.env.task.max_steps else None
+        return "step limit" if self._steps >= self._limit else None
 
     def close(self) -> None:
         self.env.close()
@@ -145,7 +147,7 @@ class SimulatedRobot:
         if self._began is None:
             return
         passed = math.floor((self.clock.now() - self._began) * self.hz + 1e-6)
-        for _ in range(min(passed, self.env.task.max_steps) - self._steps):
+        for _ in range(min(passed, self._limit) - self._steps):
             if self._success:
                 return
             _, success, _ = self.env.advance(self._sent)
@@ -158,11 +160,12 @@ class RecordedRobot:
     motors.
 
     What is sent moves nothing; `errors` holds how far each action was from the one that moved the robot then, (A,) in
-    the action's units.
+    the action's units. like: a policy's robot, at whose rate it is read.
     """
 
-    def __init__(self, path: Path | str, clock: Clock, *, hz: float | None = None):
-        self.store, self.clock = Store.open(path), clock
+    def __init__(self, path: Path | str, clock: Clock, *, hz: float | None = None, like: Embodiment | None = None):
+        store = Store.open(path)
+        self.store, self.clock = store if like is None else at_rate_of(store, like), clock
         self.embodiment = self.store.embodiment
         self.hz = self.embodiment.control_hz if hz is None else hz
         self.errors: list[np.ndarray] = []

@@ -64,7 +64,7 @@ PILOT = Pilot(name="0123456789abcdef", begin=Wanderer())
 @pytest.fixture(autouse=True)
 def points(monkeypatch):
     monkeypatch.setattr(envs, "resolve", lambda name: name)
-    monkeypatch.setattr(envs, "make", lambda name, cameras=None, privileged=False: Point())
+    monkeypatch.setattr(envs, "make", lambda name, cameras=None, privileged=False, every=1: Point())
     monkeypatch.setattr(envs, "packages", lambda name: ("mujoco",))
 
 

@@ -60,7 +60,7 @@ class Toy(Env):
 
 def use_toys(setattr_):
     setattr_(envs, "resolve", lambda name: name)
-    setattr_(envs, "make", lambda name, cameras=None, privileged=False: Toy(TASKS[name], cameras))
+    setattr_(envs, "make", lambda name, cameras=None, privileged=False, every=1: Toy(TASKS[name], cameras))
     setattr_(envs, "packages", lambda name: ("mujoco",))
 
 

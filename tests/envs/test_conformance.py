@@ -54,6 +54,22 @@ def test_a_step_is_advance_and_observe(env):
     assert all(np.array_equal(obs["images"][name], again["images"][name]) for name in obs["images"])
 
 
+def test_a_longer_control_step_repeats_its_action(env, monkeypatch):
+    rng, low, high = np.random.default_rng(0), env.embodiment.action_low, env.embodiment.action_high
+    actions = rng.uniform(low, high, (4, len(low))).astype(np.float32)
+    env.reset(seed=7)
+    wanted = []
+    for action in actions:
+        rewards = [env.advance(action)[0] for _ in range(3)]
+        wanted.append((env.state(), env.privileged(), sum(rewards)))
+    monkeypatch.setattr(env, "embodiment", env.embodiment.at(3))
+    env.reset(seed=7)
+    for action, (state, privileged, reward) in zip(actions, wanted, strict=True):
+        assert env.advance(action)[0] == pytest.approx(reward)
+        assert np.array_equal(env.state(), state)
+        assert np.array_equal(env.privileged(), privileged)
+
+
 def test_a_seed_names_an_episode_whatever_went_before(env):
     first = play(env, 11, 25)
     play(env, 12, 40, act=env.embodiment.action_high)  # another draw, and the hand driven into a corner

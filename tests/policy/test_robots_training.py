@@ -83,6 +83,21 @@ def test_each_robot_is_aligned_to_its_own_state(tmp_path, config, caplog):
     Trainer([first, *others], config, aligned).resume(whole / "checkpoints" / "00000004")
 
 
+def test_one_store_at_two_rates_is_two_robots(stores, config, tmp_path):
+    data = [stores[0], {"path": stores[0], "every": 2}]
+    folder = train(data, config, CONFIG, tmp_path / "run", progress=False)
+    policy, own = load_policy(folder, "cpu"), ROBOTS[NAMES[0]]
+    assert policy.robots == [own.name, own.at(2).name]
+    slow = policy.on(own.at(2).name)
+    assert (slow.embodiment.every, slow.embodiment.own_hz) == (2, own.control_hz)
+    assert slow.transforms.windows == config.windows.on(own.control_hz / 2)
+    assert np.isfinite(read_metrics(folder / "metrics.jsonl")[-1][f"loss/action/{own.at(2).name}"])
+    recorded = json.loads((folder / "run.json").read_text())["config"]["data"]
+    assert [source.get("every") for source in recorded] == [None, 2]
+    with pytest.raises(UserError, match="another configuration"):
+        train([stores[0], {"path": stores[0], "every": 3}], config, CONFIG, folder, progress=False)
+
+
 def test_native_numbers_are_of_one_robot(stores, preset):
     with pytest.raises(UserError, match=r"robots aloha-viperx, ogbench-ur5e, pusht-pusher, .*model.space=slots"):
         Trainer(stores, preset, CONFIG)

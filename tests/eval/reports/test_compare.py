@@ -287,11 +287,34 @@ class TestPlan:
         comparison.compare(self.write(tmp_path, self.ROBOTS), [])
         assert len(asked) == 8  # the stores are looked at again, and nothing else
 
+    def test_a_robot_at_two_rates_is_two_of_one_store(self, tmp_path, monkeypatch):
+        text = self.ROBOTS.replace("robots: {", "robots: {slow: {tasks: [push], reads: sawyer, every: 2}, ")
+        plan = arms.load(self.write(tmp_path, text), [])
+        assert [store["out"] for store in plan.stores()] == ["o/data/sawyer", "o/data/pusht"]
+        [run] = arms.runs_of(plan, "one", 0)
+        train, evaluations = arms.settings_of(plan, run)
+        assert train is not None
+        assert train["data"][:2] == [{"path": "o/data/sawyer", "every": 2}, {"path": "o/data/sawyer"}]
+        assert [e.get("every") for e in evaluations] == [2, None, None]
+        monkeypatch.chdir(tmp_path)
+        for evaluation in evaluations:
+            rows = {envs.task(t).name: {"episodes": [{"seed": 1000, "success": True}]} for t in evaluation["tasks"]}
+            folder = tmp_path / evaluation["out"]
+            folder.mkdir(parents=True)
+            settings = {k: v for k, v in evaluation.items() if k == "every"}
+            (folder / "results.json").write_text(json.dumps({"per_task": rows, "settings": settings}))
+        (plan.folder / run.name / "done.json").write_text("{}")
+        summary = comparison._write(plan)
+        rates = ["push-v3 (every 2)", "reach-v3", "push-v3", "pusht-v0"]
+        assert list(summary["arms"]["one"]["per_task"]) == rates
+
     @pytest.mark.parametrize(
         ("change", "message"),
         [
             (("name: c", "name: c\ntasks: [reach]"), "`robots:` says what tasks and data are"),
             (("robots: {", "tasks: [reach]\ncurves: {} #"), "arm 'apart' has each robot alone, and there are no"),
+            (("tasks: [pusht],", "tasks: [pusht], every: 0,"), "every of robot 'pusht' must be at least 1, got 0"),
+            (("tasks: [pusht],", "tasks: [pusht], reads: pusht,"), "'pusht' reads: 'pusht'; choose one of: sawyer"),
         ],
     )
     def test_robots_and_arms_must_fit(self, tmp_path, change, message):
