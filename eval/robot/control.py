@@ -9,7 +9,7 @@ rest by the rule of its embodiment (`envs.limits.KINDS`), within its limits.
 import math
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from ...envs.errors import UserError
 from ..actors import PolicyActor
 from ..policies import Asked
 from ..stage import check_embodiment, stack
-from .clock import Clock
+from .clock import Clock, punctual
 from .inference import Answer, Inference
 from .robots import Robot, Stamped
 from .runs import ControlSettings, Run, Tick
@@ -80,9 +80,10 @@ class Control:
             loop.prepare()
             if guarded:
                 dog.watch()
-            while not run.outcome:
-                dog.feed()
-                loop.tick()
+            with punctual() if self.clock.flows else nullcontext():
+                while not run.outcome:
+                    dog.feed()
+                    loop.tick()
         except Exception as error:
             if not run.ticks:
                 raise
