@@ -9,9 +9,10 @@ from typing import Any
 
 from . import commands, envs
 from .arms import Comparison, Run, Settings, before, load, runs_of, settings_of
-from .commands import as_overrides, config_of, console, say
+from .compose import as_overrides, config_of
 from .eval.reports.compare import MINUTES, named, read_arm, together, write_comparison
 from .lanes import side_by_side
+from .terminal import console, say
 
 DONE = "done.json"
 """File of a run that is trained and evaluated: the settings it was asked for."""
