@@ -93,20 +93,21 @@ def parser() -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Carry out one parsed command and return its exit status."""
-    from . import commands
+    from . import commands, stores
+    from .compose import config_of
 
     if arguments.verb == "data":
         if arguments.what == "clips":
-            return commands.clips(
+            return stores.clips(
                 arguments.path, arguments.out, instruction=arguments.instruction, camera=arguments.camera,
                 pixels=arguments.pixels, hz=arguments.hz,
             )  # fmt: skip
-        return commands.data(
+        return stores.data(
             arguments.what, arguments.path,
             checkpoint=arguments.checkpoint, out=arguments.out, episodes=arguments.episodes, slots=arguments.slots,
         )  # fmt: skip
     if arguments.verb == "bench":
-        commands.bench(arguments.name, commands.config_of("bench", arguments.settings))
+        commands.bench(arguments.name, config_of("bench", arguments.settings))
     elif arguments.verb == "compare":
         from .comparison import compare
 
@@ -115,11 +116,11 @@ def run(arguments: argparse.Namespace) -> int:
         commands.list_tasks()
     elif arguments.verb == "train":
         settings = ["out=", *arguments.settings] if arguments.dry_run else arguments.settings
-        commands.train(commands.config_of("train", settings), dry_run=arguments.dry_run)
+        commands.train(config_of("train", settings), dry_run=arguments.dry_run)
     elif arguments.verb in ("control", "serve"):
         from . import robotics
 
-        getattr(robotics, arguments.verb)(commands.config_of(arguments.verb, arguments.settings))
+        getattr(robotics, arguments.verb)(config_of(arguments.verb, arguments.settings))
     elif arguments.verb in ("quickstart", "run"):
         from .experiment import run_experiment
 
@@ -133,7 +134,7 @@ def run(arguments: argparse.Namespace) -> int:
             "export": commands.export,
             "pack": commands.pack,
         }
-        calls[arguments.verb](commands.config_of(arguments.verb, arguments.settings))
+        calls[arguments.verb](config_of(arguments.verb, arguments.settings))
     return 0
 
 

@@ -10,8 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from . import commands
-from .commands import config_of, home
+from .compose import config_of, home, task_names
 from .envs.errors import UserError, choose, positive
 from .experiment import experiment_folder, stages
 from .policy.settings import build
@@ -239,7 +238,7 @@ def _of_experiment(name: str) -> dict[str, Any]:
     return {
         "train": train,
         "eval": config["eval"],
-        "tasks": commands.task_names(of["collect"]["tasks"]),
+        "tasks": task_names(of["collect"]["tasks"]),
         "store": of["collect"]["out"],
         "checkpoint": of["eval"]["checkpoint"],
     }

@@ -1,52 +1,17 @@
 """What each verb of the command line does: compose a configuration, call one function, say where to look."""
 
-import os
-import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_module
-from hydra.errors import HydraException
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
-
 from . import envs
+from .compose import as_overrides as as_overrides
+from .compose import config_of as config_of  # from Python: commands.train(commands.config_of("train", ["data=…"]))
+from .compose import home, listed, refuse, task_names
 from .data.provenance import command_line
 from .envs.errors import UserError, choose
-
-console = Console()
-say = partial(console.print, highlight=False, soft_wrap=True)  # paths and commands stay in one piece, to be copied
-
-
-def home() -> Path:
-    """Where stores and runs live unless told otherwise: $FOREACT_HOME, or runs/."""
-    return Path(os.environ.get("FOREACT_HOME", "runs"))
-
-
-def config_of(name: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """Compose configs/NAME.yaml with overrides such as 'steps=10'. Raises `UserError` for what does not fit."""
-    try:
-        with initialize_config_module("foreact.configs", version_base="1.3"):
-            composed = compose(name, [_free(o) for o in overrides])
-        missing = sorted(OmegaConf.missing_keys(composed))
-        if missing:
-            raise UserError(f"foreact {name} needs {', '.join(f'{m}=' for m in missing)}; see: foreact {name} --help")
-        return OmegaConf.to_container(composed, resolve=True)  # type: ignore[return-value]
-    except (HydraException, OmegaConfBaseException) as error:
-        reason = str(error.__cause__ or error).strip()
-        raise UserError(f"foreact {name} {shlex.join(overrides)}: {reason}\nsee: foreact {name} --help") from error
-
-
-def _free(override: str) -> str:
-    """Let an override of a nested setting name one that the YAML leaves at its default ('++' in Hydra).
-
-    Whether there is such a setting is checked where the section is read, with a message that lists the choices.
-    """
-    return f"++{override}" if override.split(".")[0] in ("model", "collect", "train", "eval", "lerobot") else override
+from .terminal import console, say
 
 
 def collect(config: Mapping[str, Any]) -> None:
@@ -59,7 +24,7 @@ def collect(config: Mapping[str, Any]) -> None:
     if config["policy"] == "expert":
         if not tasks:
             raise UserError("foreact collect needs tasks=, or policy=RUN, whose tasks they then are by default")
-        _refuse(config, ("relabel", "beta"), "policy=expert needs nobody who tells what it should do")
+        refuse(config, ("relabel", "beta"), "policy=expert needs nobody who tells what it should do")
         options["cameras"] = envs.views(tasks[0], config["cameras"], config["pixels"], depth=config["depth"])
     else:
         policy, piloted = _piloted(config)
@@ -73,30 +38,15 @@ def _piloted(config: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     from .data.demonstrate import Labels
     from .eval.recording import pilot
 
-    _refuse(config, ("cameras", "pixels", "depth"), "a policy that drives sees through its own cameras")
+    refuse(config, ("cameras", "pixels", "depth"), "a policy that drives sees through its own cameras")
     labels = None
     if config["relabel"] is None:
-        _refuse(config, ("beta",), "without relabel=expert the policy alone acts")
+        refuse(config, ("beta",), "without relabel=expert the policy alone acts")
     else:
         choose(config["relabel"], ("expert",), "relabel")
         labels = Labels(beta=float(config["beta"]))
     policy, at_the_wheel = pilot(config["policy"], config["device"], config["every"])
     return policy, {"pilot": at_the_wheel, "labels": labels, "cameras": policy.embodiment.cameras}
-
-
-def _refuse(config: Mapping[str, Any], names: Sequence[str], why: str) -> None:
-    """`UserError` where a setting is given that would do nothing."""
-    if given := [name for name in names if config[name]]:
-        raise UserError(f"{', '.join(f'{name}={config[name]}' for name in given)} would be ignored: {why}")
-
-
-def _names(tasks: str | Sequence[str]) -> list[str]:
-    return [tasks] if isinstance(tasks, str) else list(tasks)
-
-
-def task_names(tasks: str | Sequence[str]) -> list[str]:
-    """Names of tasks from a setting, in which a suite's name stands for all of its tasks."""
-    return [task for name in _names(tasks) for task in (envs.tasks(name) if name in envs.SUITES else [name])]
 
 
 def train(config: Mapping[str, Any], *, dry_run: bool = False) -> None:
@@ -192,7 +142,7 @@ def imagine(config: Mapping[str, Any]) -> dict[str, Any]:
         data = Store.open(config["data"])
     else:
         raise UserError("foreact imagine needs data=, a store, or task=, to record fresh episodes of")
-    queries = None if config["query"] is None else _names(config["query"])
+    queries = None if config["query"] is None else listed(config["query"])
     found = run(
         policy, data, queries=queries, episodes=episodes, every=config["every"], guidance=config["guidance"],
         samples=config["samples"], out=out, shown=config["shown"],
@@ -238,7 +188,7 @@ def export(config: Mapping[str, Any]) -> dict[str, Any]:
     from .eval.export import show
 
     options = {name: config[name] for name in ("data", "rows", "bounds", "device")}
-    found = run(config["checkpoint"], runtimes=_names(config["runtimes"]), **options)
+    found = run(config["checkpoint"], runtimes=listed(config["runtimes"]), **options)
     show(found, console)
     fastest = min(found, key=lambda runtime: found[runtime]["ms"])
     where = f" device={config['device']}" if fastest == "aot" else ""
@@ -253,64 +203,7 @@ def bench(name: str, config: Mapping[str, Any]) -> None:
     run(name, {**config, "out": config["out"] or home() / "bench"})
 
 
-def as_overrides(settings: Mapping[str, Any]) -> list[str]:
-    """Settings by dotted name as overrides for `config_of`."""
-    return [f"{key}={_as_override(value)}" for key, value in settings.items()]
-
-
-def _as_override(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(_as_override(v) for v in value) + "]"
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{k}: {_as_override(v)}" for k, v in value.items()) + "}"
-    return "null" if value is None else str(value)
-
-
 def list_tasks() -> None:
     """Print every task with its difficulty group and instruction."""
     for task in map(envs.task, envs.tasks()):
         say(f"{task.id:42} {task.group:10} {task.instruction}")
-
-
-def data(
-    verb: str,
-    path: str,
-    *,
-    checkpoint: str | None = None,
-    out: str | None = None,
-    episodes: int = 12,
-    slots: str | None = None,
-) -> int:
-    """Look into a store: info, doctor, slots or view. Returns the exit status: 1 where the doctor found errors."""
-    choose(verb, ("info", "doctor", "slots", "view"), "data verb")
-    if verb == "info":
-        from .data.info import info
-
-        info(path, console)
-    elif verb == "slots":
-        from .data.slots import slots as show
-
-        show(path, slots, console)
-    elif verb == "view":
-        from .data.view import view
-
-        say(f"Open {view(path, out, episodes)}")
-    else:
-        from .data.doctor import diagnose, report
-
-        findings = diagnose(path, checkpoint, slots=slots)
-        report(path, findings, console)
-        return int(any(f.severity == "error" for f in findings))
-    return 0
-
-
-def clips(path: str, out: str | None, **options: Any) -> int:
-    """Make a store without actions of a video file, or of a folder of them."""
-    from .data.clips import import_clips
-
-    if out is None:
-        raise UserError("foreact data clips needs --out, the store to write")
-    store = import_clips([path], out, **options)
-    say(f"{store.path}: {len(store)} clips, {store.n_steps} frames. Beside demonstrations: "
-        f"foreact train 'data=[STORE, {{path: {store.path}, actions: false}}]' …")  # fmt: skip
-    return 0

@@ -1,17 +1,17 @@
 """`foreact compare`: train and evaluate arms × training seeds × tasks from one YAML, resumable, and write the table."""
 
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from . import commands, envs
 from .arms import Comparison, Run, Settings, before, load, runs_of, settings_of
-from .commands import as_overrides, config_of, console, say
-from .eval.reports.compare import MINUTES, named, read_arm, together, write_comparison
+from .compose import as_overrides, config_of
+from .eval.reports.compare import named, read_arm, together, write_comparison
 from .lanes import side_by_side
+from .terminal import console, say
 
 DONE = "done.json"
 """File of a run that is trained and evaluated: the settings it was asked for."""
@@ -69,8 +69,7 @@ def _run(folder: Path, run: Run, settings: Settings) -> None:
     train, evaluations = settings
     out = folder / run.name
     if train is not None:
-        config = config_of("train", as_overrides(train))
-        _timed(out / MINUTES, lambda: commands.train(config))
+        commands.train(config_of("train", as_overrides(train)))
     for evaluation in evaluations:
         commands.evaluate(config_of("eval", as_overrides(evaluation)))
     (out / DONE).write_text(json.dumps(_asked(folder, settings), indent=1) + "\n")
@@ -86,17 +85,6 @@ def _asked(folder: Path, settings: Settings) -> dict[str, Any]:
     train, evaluations = settings
     asked = {"train": train, "eval": evaluations[0] if len(evaluations) == 1 else evaluations}
     return json.loads(json.dumps(asked).replace(str(folder), "."))
-
-
-def _timed(file: Path, work: Callable[[], object]) -> None:
-    """Add the minutes that the work takes to those in the file: a training may be stopped and go on."""
-    began = time.perf_counter()
-    earlier = json.loads(file.read_text()) if file.is_file() else 0.0
-    try:
-        work()
-    finally:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(earlier + (time.perf_counter() - began) / 60))
 
 
 def _write(plan: Comparison) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from . import commands, envs
-from .commands import as_overrides, config_of, console, home, say
+from .compose import as_overrides, config_of, home
+from .terminal import console, say
 
 
 def run_experiment(overrides: Sequence[str]) -> None:

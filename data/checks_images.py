@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from .. import envs
+from ..envs.cameras import Camera
 from ..envs.errors import UserError
-from ..envs.spec import Camera, columns
+from ..envs.fields import columns
 from .evidence import Evidence, Problem, Rows, is_gripper, span
 
 _FROZEN_FRAMES = 5

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..envs.spec import columns
+from ..envs.fields import columns
 from .demonstrate import LABELLED
 from .evidence import Evidence, Problem, Rows, is_gripper
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ..envs.spec import columns
+from ..envs.fields import columns
 from .evidence import Evidence, Problem, Rows, is_gripper, span
 
 _ACTIONS = ("action", "action_executed")

@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import zarr
@@ -27,6 +27,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from ..envs.errors import UserError
 from ..envs.spec import Embodiment
+from .lock import lock_file
 from .schema import FORMAT_VERSION
 
 CONVENTIONS = {
@@ -168,6 +169,18 @@ def nodes_of(root: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Array path → zarr array metadata, from a commit record."""
     nodes = root["consolidated_metadata"]["metadata"]
     return {name: node for name, node in nodes.items() if node["node_type"] == "array"}
+
+
+def lock_for_writing(path: Path) -> IO[bytes]:
+    """The lock of the one process that may write, held until it is closed. `UserError` where another has it."""
+    # data/zarr.json describes a group and is never replaced, so its inode can carry the lock
+    try:
+        writer = lock_file(path / "data" / "zarr.json", wait=False)
+    except OSError as error:
+        raise UserError(f"cannot open store {path} for appending: {error}") from error
+    if writer is None:
+        raise UserError(f"another process is writing to store {path}; wait until it ends, or stop it")
+    return writer
 
 
 def grown(root: dict[str, Any], *, n_steps: int, n_episodes: int) -> dict[str, Any]:

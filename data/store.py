@@ -14,7 +14,6 @@ from ..envs.errors import UserError, choose
 from ..envs.spec import Embodiment
 from . import layout
 from .arrays import Arrays
-from .lock import lock_file
 from .schema import Episode
 
 _META = ("episode_ends", "task", "instruction", "seed", "source", "success")
@@ -73,7 +72,7 @@ class Store:
         root = layout.read_root(path)
         if mode == "r":
             return cls(path, root, None)
-        writer = _lock(path)
+        writer = layout.lock_for_writing(path)
         try:
             root = layout.read_root(path)  # again: the previous writer may have committed meanwhile
             store = cls(path, root, writer)
@@ -241,14 +240,3 @@ def _values(episode: Episode, key: str) -> np.ndarray:
     if camera:
         return {"image": episode.images, "depth": episode.depth}[kind][camera]
     return getattr(episode, key)
-
-
-def _lock(path: Path) -> IO[bytes]:
-    # data/zarr.json describes a group and is never replaced, so its inode can carry the lock
-    try:
-        writer = lock_file(path / "data" / "zarr.json", wait=False)
-    except OSError as error:
-        raise UserError(f"cannot open store {path} for appending: {error}") from error
-    if writer is None:
-        raise UserError(f"another process is writing to store {path}; wait until it ends, or stop it")
-    return writer

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ..envs.errors import UserError
-from ..envs.spec import columns
+from ..envs.fields import columns
 from .info import describe, labels, megabytes, percent, statistics
 from .page import Clip, Page
 from .plot import histogram, line_plot

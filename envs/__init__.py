@@ -6,8 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import aloha_tasks, fetch_tasks, metaworld_tasks, ogbench_tasks, pusht_tasks
+from .cameras import Camera, Look
 from .errors import UserError, choose
-from .spec import Camera, Embodiment, Field, Look, Task
+from .fields import Field
+from .spec import Embodiment, Task
 
 if TYPE_CHECKING:
     from .base import Env

@@ -12,8 +12,9 @@ import numpy as np
 
 from .conversions import CONVERSIONS, ROTATIONS, UNITS, in_slots
 from .errors import UserError, choose
+from .fields import Field, Place, columns
 from .slots import BY_NAME, GROUPS, SIZE, SLOTS, Slot
-from .spec import Embodiment, Field, Place, columns
+from .spec import Embodiment
 
 
 @dataclass(frozen=True)

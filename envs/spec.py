@@ -1,110 +1,22 @@
 """What every robot and simulator says about itself: cameras, state and action fields, units, rate.
 
 The spec travels inside each store and each checkpoint, so that a mismatch is an error that names both sides
-and not a policy that silently fails. Pure data: numpy and the standard library only.
+and not a policy that silently fails. Pure data: numpy and the standard library only, like its parts in cameras.py,
+fields.py and limits.py.
 """
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from .cameras import Camera
 from .errors import UserError, positive
+from .fields import Field, Place
 from .limits import Limit, check
-
-Look = Literal["fast", "reference", "stock"]
-Flip = Literal["none", "rot180"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Camera:
-    """One camera: where it stands, how large its picture is, and how it is drawn.
-
-    `mount` names the simulator's camera (or the driver's device); `pos` [m, world frame] moves it if given.
-    `flip` is what turns the raw picture upright as a person sees it; stored pictures are already upright.
-    `look`: 'fast' has no shadows, multisampling or reflections, 'reference' is the simulator's own, 'stock' that with
-    goal markers as small as the simulator draws them. `source`: drawn so many pixels wide and averaged down to size.
-    """
-
-    name: str
-    mount: str
-    height: int = 96
-    width: int = 96
-    pos: tuple[float, float, float] | None = None
-    fovy: float | None = None
-    flip: Flip = "none"
-    look: Look = "fast"
-    depth: bool = False
-    source: int | None = None
-
-    def __post_init__(self):
-        if self.source is not None and (self.source < self.width or self.depth):
-            raise UserError(
-                f"camera {self.name!r}: source={self.source} is drawn and averaged down to {self.width} pixels, so it "
-                "is at least as many, and has no depth"
-            )
-        if self.height < 1 or self.width < 1:
-            raise UserError(f"camera {self.name!r}: size must be positive, got {self.height} x {self.width}")
-
-    @property
-    def drawn(self) -> tuple[int, int]:
-        """Height and width of what is drawn, before it is averaged down."""
-        factor = 1 if self.source is None else self.source / self.width
-        return round(self.height * factor), round(self.width * factor)
-
-    def to_dict(self) -> dict[str, Any]:
-        """A dictionary of its fields; `source` is not mentioned where there is none, as before it could be."""
-        d = dataclasses.asdict(self)
-        return d if self.source is not None else {k: v for k, v in d.items() if k != "source"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where a field lies in the vector that all robots share, and how its numbers get there (`envs.slot_maps`).
-
-    slots: names of slots or of groups of them, in the order of the field's numbers; () leaves the field out · convert:
-    one of `conversions.CONVERSIONS` · scale, unit: a field's number times `scale` is measured in `unit`, by default the
-    field's own; a change per step of the robot's own rate is '…/step' · closed, open: the field's numbers of a shut
-    gripper and an open one.
-    """
-
-    slots: tuple[str, ...]
-    convert: str = "linear"
-    unit: str = ""
-    scale: float = 1.0
-    closed: float = 0.0
-    open: float = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Field:
-    """A named group of numbers in the state, action or privileged vector, with its unit and bounds.
-
-    per_step: of an absolute action, how far the robot follows it in a control step; None where the action is itself a
-    change, or not about motion · place: where it lies in the vector that all robots share; None where nobody has said.
-    """
-
-    name: str
-    unit: str
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-    per_step: tuple[float, ...] | None = None
-    place: Place | None = None
-
-    def __post_init__(self):
-        if len(self.low) != len(self.high):
-            raise UserError(f"field {self.name!r}: {len(self.low)} lower bounds but {len(self.high)} upper bounds")
-        if self.per_step is not None and len(self.per_step) != len(self.low):
-            raise UserError(
-                f"field {self.name!r}: {len(self.low)} bounds but per_step has {len(self.per_step)} numbers"
-            )
-
-    @property
-    def size(self) -> int:
-        return len(self.low)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +63,7 @@ class Embodiment:
             name=f"{self.own_name}@{hz:g}hz",
             control_hz=hz,
             every=steps,
-            action=tuple(_longer(f, every) for f in self.action),
+            action=tuple(f.longer(every) for f in self.action),
             limits=tuple(replace(x, scale=every * x.scale) if x.kind == "delta" else x for x in self.limits),
         )
 
@@ -237,9 +149,8 @@ class Embodiment:
         """Where two specs disagree, one line each as 'what: self's, other's'. Empty when compatible.
 
         The render look is ignored by default, and the size that is drawn before it is averaged down: stores may mix
-        looks, and a policy may see any. So are places that
-        only one of the two tells, and limits: they bind whoever drives the robot and change nothing of what a policy
-        sees or says. `every` is told by name and rate.
+        looks, and a policy may see any. So are places that only one of the two tells, and limits: they bind whoever
+        drives the robot and change nothing of what a policy sees or says. `every` is told by name and rate.
         """
         lines: list[str] = []
         skip = {"limits", "every"} | ({"look", "source"} if ignore_look else set())
@@ -247,26 +158,11 @@ class Embodiment:
         return lines
 
 
-def columns(fields: Sequence[Field]) -> Iterator[tuple[Field, np.ndarray]]:
-    """Each field of a state, action or privileged vector, and the places (n,) of its numbers there."""
-    start = 0
-    for each in fields:
-        yield each, np.arange(start, start + each.size)
-        start += each.size
-
-
 def rig_of(robots: Sequence[Embodiment]) -> Embodiment:
     """The first robot with the cameras of all, by name: where several have one of the same name, the first's."""
     cameras = {camera.name: camera for robot in reversed(robots) for camera in robot.cameras}
     names = dict.fromkeys(camera.name for robot in robots for camera in robot.cameras)
     return replace(robots[0], cameras=tuple(cameras[name] for name in names))
-
-
-def _longer(action: Field, every: int) -> Field:
-    """A field of the action where the control step is so many times as long."""
-    if action.per_step is None:
-        return action
-    return replace(action, per_step=tuple(every * x for x in action.per_step))
 
 
 def _compare(where: str, a: Any, b: Any, lines: list[str], skip: set[str]) -> None:

@@ -13,8 +13,8 @@ import numpy as np
 
 from . import SUITES, make, task, tasks, views
 from .errors import UserError
+from .fields import columns
 from .mujoco_env import MujocoEnv
-from .spec import columns
 
 CLEAR = 20  # of 255: a pixel counts whose colour changes by more when the thing is not drawn
 NEAR = 5e-3  # [m]: a marker so near to the goal is the goal's

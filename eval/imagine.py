@@ -20,7 +20,7 @@ from ..data.slower import at_rate_of
 from ..data.store import Store
 from ..data.whole import write_json
 from ..envs.errors import UserError, choose, positive
-from ..envs.spec import columns
+from ..envs.fields import columns
 from ..policy import Policy
 from ..policy.answers import Answer, Given
 from ..policy.inputs import unbatched

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
+from ..envs.cameras import Camera, Look
 from ..envs.errors import UserError, choose
-from ..envs.spec import Camera, Look, Task
+from ..envs.spec import Task
 
 OWN, SHUFFLED = "own", "shuffled"
 

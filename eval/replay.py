@@ -22,9 +22,10 @@ from ..envs.errors import UserError
 from ..envs.spec import Camera, Task
 from .engine import Engine, Job, Running, Schedule
 from .journal import Journal
+from .reports.progress import progress_bar
 from .reports.report import write_report
 from .reports.results import assemble, show
-from .rollout import make_pool, progress_bar, record
+from .rollout import make_pool, record
 from .stage import Look, Stage, Start, check_embodiment, describe
 
 

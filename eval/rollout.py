@@ -5,23 +5,13 @@ step), inference runs at one padded batch shape, and rows are independent. So ne
 nor who waits beside whom can change it.
 """
 
-import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
-
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from ..data.crew import cores
 from ..data.whole import write_json
@@ -36,6 +26,7 @@ from .plan import Plan
 from .policies import every_on
 from .protocol import Protocol
 from .reports.film import write_film
+from .reports.progress import progress_bar
 from .reports.report import write_report
 from .reports.results import assemble, show
 from .stage import Look, Start
@@ -229,24 +220,3 @@ def _at_work(
         every = every_on(actor.policy, robot) if every is None else every
         actor = actor.on(robot.at(every).name, n_action_steps)
     return actor, every or 1
-
-
-@contextlib.contextmanager
-def progress_bar(records: list[dict[str, Any]], left: int, *, enabled: bool) -> Iterator[Callable[[], None]]:
-    """A bar over episodes with the success rate so far; yields what is called after each episode."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-    )
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), disable=not enabled) as bar:
-        bar_id = bar.add_task("rollouts", total=len(records) + left, completed=len(records), rate="")
-
-        def tick() -> None:
-            successes = sum(bool(record["success"]) for record in records)
-            bar.update(bar_id, completed=len(records), rate=f"{successes}/{len(records)} succeeded")
-
-        if records:
-            tick()
-        yield tick

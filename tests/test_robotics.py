@@ -14,6 +14,7 @@ from foreact.__main__ import main
 from foreact.data.store import Store
 from foreact.envs.errors import UserError
 from foreact.eval.serving.client import Client
+from foreact.robots import limited
 
 
 @pytest.mark.parametrize(
@@ -41,6 +42,7 @@ def test_bad_settings_of_control_are_one_message(settings, message, capsys):
     [
         ([], "foreact serve needs checkpoint="),
         (["checkpoint=nowhere"], "nowhere does not exist"),
+        (["checkpoint=expert"], "checkpoint=expert is not a checkpoint"),
         (["checkpoint=x", "port=99999"], "port must be from 0 to 65535, got 99999"),
         (["checkpoint=x", "rate=-1"], "rate must be above 0"),
     ],
@@ -57,16 +59,16 @@ def test_a_table_of_limits_comes_from_a_file(tmp_path):
     sawyer = envs.embodiment("push")
     rows = sawyer.to_dict()["limits"]
     path.write_text(json.dumps([{**rows[0], "velocity": 0.25}, rows[1]]))
-    assert robotics._limited(sawyer, str(path)).limits[0].velocity == 0.25
-    assert robotics._limited(sawyer, None) == sawyer
+    assert limited(sawyer, str(path)).limits[0].velocity == 0.25
+    assert limited(sawyer, None) == sawyer
     before = dataclasses.replace(sawyer, limits=())  # as in a store from before there were any
-    assert robotics._limited(before, None) == sawyer
+    assert limited(before, None) == sawyer
     for text in ("[{}]", "7", "nonsense", '[{"field": "hand_delta", "kind": "delta", "speed": 1}]'):
         path.write_text(text)
         with pytest.raises(UserError, match="it is a JSON list of rows"):
-            robotics._limited(sawyer, str(path))
+            limited(sawyer, str(path))
     with pytest.raises(UserError, match="No such file"):
-        robotics._limited(sawyer, str(tmp_path / "none.json"))
+        limited(sawyer, str(tmp_path / "none.json"))
 
 
 @pytest.fixture(scope="module")

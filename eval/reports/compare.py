@@ -15,8 +15,6 @@ from .compare_plots import draw, draw_curves
 from .paired import Outcomes, Spread, interval
 
 Episodes = dict[str, list[dict[str, Any]]]  # task → its episodes, as results.json holds them
-MINUTES = "minutes.json"
-"""File of a run that holds the minutes its training took."""
 LOSS = "val/action"
 
 
@@ -208,10 +206,9 @@ def read_arm(name: str, folders: Mapping[int, Mapping[Path, Sequence[Path]]]) ->
             for found in (json.loads(file.read_text()) for file in files):
                 every = found.get("settings", {}).get("every", 1)
                 runs[seed] |= {named(task, every): row["episodes"] for task, row in found["per_task"].items()}
-            took = [part / MINUTES for part in parts]
-            if all(file.is_file() for file in took):
-                minutes[seed] = sum(json.loads(file.read_text()) for file in took)
-            told = [r[LOSS] for part in parts for r in read_metrics(part / "metrics.jsonl")[-1:] if LOSS in r]
-            if len(told) == len(parts):
-                losses[seed] = float(np.mean(told))
+            last = [(read_metrics(part / "metrics.jsonl") or [{}])[-1] for part in parts]  # of each training
+            if all("minutes" in record for record in last):
+                minutes[seed] = sum(record["minutes"] for record in last)
+            if all(LOSS in record for record in last):
+                losses[seed] = float(np.mean([record[LOSS] for record in last]))
     return Arm(name, runs, minutes, losses)

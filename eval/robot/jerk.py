@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ...envs.spec import Embodiment, columns
+from ...envs.fields import columns
+from ...envs.spec import Embodiment
 
 SPAN = 3
 """Control steps that a third difference spans beyond the one where a jump is: the jump shows in these."""

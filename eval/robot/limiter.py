@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...envs.errors import UserError
-from ...envs.spec import Embodiment, columns
+from ...envs.fields import columns
+from ...envs.spec import Embodiment
 
 LIMITS = ("acceleration", "velocity", "bounds", "workspace", "force")
 """In the order in which they are applied; a force is an effort's."""

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-import numpy as np
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
@@ -26,12 +25,12 @@ from websockets.http11 import Request, Response
 
 from ...envs.errors import UserError
 from ..actors import PolicyActor
+from . import metrics
 from .batcher import Answered, Batcher
 from .client import pack, unpack
 from .messages import metadata, question
 
 log = logging.getLogger(__name__)
-RECENT = 1000  # answers from which the latencies of /metrics are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +69,7 @@ class Server:
         self.batcher: Batcher | None = None
         self.actor = actor
         self.counts: Counter[str] = Counter()
-        self.latencies: deque[float] = deque(maxlen=RECENT)  # [ms]
+        self.latencies: deque[float] = deque(maxlen=metrics.RECENT)  # [ms]
         self.port = self.settings.port
         self._clients: set[int] = set()
         self._numbers = count()
@@ -131,7 +130,8 @@ class Server:
             self.counts["refused"] += 1
             return connection.respond(http.HTTPStatus.UNAUTHORIZED, "send Authorization: Api-Key TOKEN\n")
         if path == "/metrics":
-            return connection.respond(http.HTTPStatus.OK, self.metrics())
+            page = metrics.text(self.counts, self.latencies, clients=len(self._clients))
+            return connection.respond(http.HTTPStatus.OK, page)
         if "Origin" in request.headers:  # a web page somewhere that talks to what listens on this machine
             self.counts["refused"] += 1
             return connection.respond(http.HTTPStatus.FORBIDDEN, "not for browsers\n")
@@ -205,26 +205,6 @@ class Server:
         self.latencies.append(took)
         timing = {"infer_ms": answer.infer_ms, "queue_ms": answer.queue_ms, "total_ms": took, "rows": answer.rows}
         return {"actions": answer.chunk, "server_timing": timing, **echo}
-
-    def metrics(self) -> str:
-        """Counts and latencies in Prometheus' text format."""
-        names = (
-            "messages",
-            "answers",
-            "rows",
-            "overtaken",
-            "bad_messages",
-            "too_large",
-            "too_fast",
-            "refused",
-            "errors",
-        )
-        lines = [f"foreact_{name}_total {self.counts[name]}" for name in (*names, "reloads", "failed_reloads")]
-        lines.append(f"foreact_clients {len(self._clients)}")
-        for q in (50, 95, 99):
-            value = float(np.percentile(self.latencies, q)) / 1e3 if self.latencies else float("nan")
-            lines.append(f'foreact_latency_seconds{{quantile="0.{q}"}} {value:g}')
-        return "\n".join(lines) + "\n"
 
 
 class _Bucket:

@@ -6,20 +6,13 @@ import urllib.request
 
 import numpy as np
 import pytest
-from foreact.eval.actors import PolicyActor
-from foreact.eval.robot.clock import SimulatedClock
-from foreact.eval.robot.control import Control
 from foreact.eval.robot.dashboard import Dashboard
-from foreact.eval.robot.robots import SimulatedRobot
-from foreact.eval.robot.runs import ControlSettings
 
 
 @pytest.fixture
-def loop(worlds, continuing):
-    clock = SimulatedClock()
-    robot = SimulatedRobot(worlds.make("far"), clock)
-    actor = PolicyActor(policy=continuing(), batch_shape=1)
-    return Control(robot, actor, clock, ControlSettings(mode="realtime", latency=0.1, max_steps=8))
+def loop(loop):
+    """Eight steps on the way to the far goal, each chunk continued by the next."""
+    return loop(task="far", mode="realtime", latency=0.1, max_steps=8)
 
 
 def fetch(url, *, method="GET", **headers):
