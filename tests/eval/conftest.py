@@ -1,6 +1,9 @@
-"""Toy environments, toy policies and a run of next to no training."""
+"""Toy environments, toy policies, a policy server in a thread, and a run of next to no training."""
 
+import asyncio
+import contextlib
 import dataclasses
+import threading
 import time
 from pathlib import Path
 
@@ -119,3 +122,34 @@ def metaworld_run(tmp_path_factory):
     preset = build(ModelConfig, yaml.safe_load(text) | {"pixels": 32, "instruction": "table"})
     short = TrainConfig(steps=2, batch_size=4, warmup=1, held_out=0.5, align=0.0, precision="fp32", device="cpu")
     return train(tmp / "data", preset, short, tmp / "run", command=f"foreact train data={tmp}/data", progress=False)
+
+
+@contextlib.contextmanager
+def _serving(actor, *, load=None, **settings):
+    from foreact.eval.serving.server import Server, ServeSettings
+
+    server, ready = Server(actor, ServeSettings(port=0, **settings), load), threading.Event()
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(server.run(lambda _: ready.set()))
+
+    def run():
+        with pytest.raises(asyncio.CancelledError):
+            loop.run_until_complete(task)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        assert ready.wait(60)
+        server.loop = loop
+        yield server
+    finally:
+        loop.call_soon_threadsafe(task.cancel)
+        thread.join(10)
+        loop.close()
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def serving():
+    """Serves an actor from a thread: `with serving(actor, **settings) as server`, which then listens."""
+    return _serving

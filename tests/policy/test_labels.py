@@ -89,7 +89,7 @@ def test_a_source_may_leave_out_the_state(knowing, store):
     assert with_state.state is not None
     assert without.state is None
     assert without.action is not None
-    losses = trainer.losses((without,), torch.Generator().manual_seed(0))
+    losses = trainer.losses((with_state, without), torch.Generator().manual_seed(0))
     assert set(losses.parts) == {"action"}
 
 
