@@ -13,8 +13,9 @@ class Mode:
     """How chunks become actions.
 
     waits: the robot rests while the policy thinks, and a chunk begins when it comes; else it belongs to the steps from
-    its look on, and what is late in it is skipped · averages: all chunks that know a step vote · continues: the next
-    chunk begins with the actions that will be executed until it comes, and gives way softly from the old to the new.
+    its look on, and what is late in it is skipped, unless the robot has rested since the look · averages: all chunks
+    that know a step vote · continues: the next chunk begins with the actions that will be executed until it comes, and
+    gives way softly from the old to the new.
     """
 
     waits: bool = False
@@ -74,6 +75,8 @@ class Timeline:
             looked, self._until = step, step + self.n_action_steps
         if looked <= self._newest or step >= looked + len(chunk):
             return False
+        if not any(self._chunks.covers(s) for s in range(looked, step + 1)):
+            looked = step  # the robot still is where it was seen
         if self.mode.continues:
             chunk = self._joined(looked, chunk, max(committed, step - looked))
         if self._chunks.covers(step):

@@ -15,12 +15,21 @@ def chunk(value):
 def test_an_action_belongs_to_its_step_and_not_to_its_arrival():
     timeline = Timeline(MODES["horizon"], K, 4)
     ramp = np.arange(K, dtype=np.float32)[:, None]
-    assert timeline.wants(0)
+    assert timeline.add(0, ramp, 0)
+    assert timeline.wants(4)
+    timeline.look(4, 3)
+    assert timeline.add(4, ramp, 7)
+    assert [float(timeline.action(s)[0]) for s in (7, 8, 11)] == [3, 4, 7]
+    assert timeline.action(12) is None
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_where_the_robot_rested_since_the_look_a_chunk_begins_when_it_comes(mode):
+    timeline = Timeline(MODES[mode], K, 4)
     timeline.look(0, 3)
-    assert not timeline.wants(3) or timeline.action(3) is None
-    assert timeline.add(0, ramp, 3)
-    assert [float(timeline.action(s)[0]) for s in (3, 4, 7)] == [3, 4, 7]
-    assert timeline.action(8) is None
+    assert timeline.action(3) is None
+    assert timeline.add(0, np.arange(K, dtype=np.float32)[:, None], 3)
+    assert [float(timeline.action(s)[0]) for s in (3, 4, 6)] == [0, 1, 3]
 
 
 def test_synchronous_chunks_begin_when_they_come():
@@ -62,7 +71,7 @@ def test_in_every_mode_a_chunk_that_runs_out_leaves_nothing_and_is_asked_for_aga
 def test_real_time_chunks_commit_what_will_be_executed_and_give_way_softly():
     timeline = Timeline(MODES["realtime"], K, 4)
     assert timeline.look(0, 2) is None
-    timeline.add(0, chunk(0), 2)
+    timeline.add(0, chunk(0), 0)
     np.testing.assert_array_equal(timeline.look(4, 2), np.zeros((2, 1)))
     new = np.concatenate([np.zeros((2, 1)), np.ones((6, 1))]).astype(np.float32)
     assert timeline.add(4, new, 6, committed=2)
