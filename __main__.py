@@ -93,8 +93,8 @@ def parser() -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Carry out one parsed command and return its exit status."""
-    from . import commands, stores
-    from .compose import config_of
+    from .cli import commands, stores
+    from .cli.compose import config_of
 
     if arguments.verb == "data":
         if arguments.what == "clips":
@@ -109,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.verb == "bench":
         commands.bench(arguments.name, config_of("bench", arguments.settings))
     elif arguments.verb == "compare":
-        from .comparison import compare
+        from .cli.comparison import compare
 
         compare(arguments.name, arguments.settings)
     elif arguments.verb == "tasks":
@@ -118,11 +118,11 @@ def run(arguments: argparse.Namespace) -> int:
         settings = ["out=", *arguments.settings] if arguments.dry_run else arguments.settings
         commands.train(config_of("train", settings), dry_run=arguments.dry_run)
     elif arguments.verb in ("control", "serve"):
-        from . import robotics
+        from .cli import robotics
 
         getattr(robotics, arguments.verb)(config_of(arguments.verb, arguments.settings))
     elif arguments.verb in ("quickstart", "run"):
-        from .experiment import run_experiment
+        from .cli.experiment import run_experiment
 
         chosen = ["experiment=quickstart"] if arguments.verb == "quickstart" else []
         run_experiment([*chosen, *arguments.settings])

@@ -8,7 +8,8 @@ from importlib.resources import files
 
 import pytest
 import yaml
-from foreact import commands, envs
+from foreact import envs
+from foreact.cli import commands
 from foreact.configs import __name__ as configs
 from foreact.envs.errors import UserError
 from foreact.envs.render import import_mujoco

@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import envs
-from .data.store import Store
-from .envs.errors import UserError, choose
-from .envs.limits import Limit
-from .envs.rates import changes
-from .envs.spec import Embodiment
-from .eval.actors import PolicyActor
-from .eval.casting import as_actor
-from .eval.policies import every_on
-from .eval.robot.clock import Clock
-from .eval.robot.robots import RecordedRobot, Robot, SimulatedRobot
-from .policy.settings import build
+from .. import envs
+from ..data.store import Store
+from ..envs.errors import UserError, choose
+from ..envs.limits import Limit
+from ..envs.rates import changes
+from ..envs.spec import Embodiment
+from ..eval.actors import PolicyActor
+from ..eval.casting import as_actor
+from ..eval.policies import every_on
+from ..eval.robot.clock import Clock
+from ..eval.robot.robots import RecordedRobot, Robot, SimulatedRobot
+from ..policy.settings import build
 from .terminal import console
 
 
@@ -28,7 +28,7 @@ def actor_of(config: Mapping[str, Any]) -> PolicyActor:
         raise UserError(f"ensemble={config['ensemble']} would be ignored: mode={config['mode']} averages nothing")
     used = {"n_action_steps": config["n_action_steps"], "ensemble": ensemble, "batch_shape": 1}
     if config["policy"].startswith(("ws://", "wss://")):
-        from .eval.serving.remote import RemotePolicy
+        from ..eval.serving.remote import RemotePolicy
 
         policy = RemotePolicy(config["policy"], token=config["token"])
         return PolicyActor(policy=policy, name=config["policy"], **used)
@@ -73,7 +73,7 @@ def robot_of(config: Mapping[str, Any], actor: PolicyActor, clock: Clock) -> Rob
         robot = RecordedRobot(config["data"], clock, hz=config["hz"], like=ours)
         robot.embodiment = limited(robot.embodiment, config["limits"])
         return robot
-    from .eval.robot.lerobot_robot import LerobotRobot, LerobotSettings, make_device
+    from ..eval.robot.lerobot_robot import LerobotRobot, LerobotSettings, make_device
 
     chosen, instruction = build(LerobotSettings, config["lerobot"], "lerobot"), config["instruction"]
     if chosen.type is None or instruction is None:

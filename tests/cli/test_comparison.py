@@ -5,8 +5,9 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from foreact import arms, comparison, envs
-from foreact.commands import as_overrides, config_of
+from foreact import envs
+from foreact.cli import arms, comparison
+from foreact.cli.commands import as_overrides, config_of
 from foreact.envs.errors import UserError
 
 

@@ -16,7 +16,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from .envs.errors import UserError
+from ..envs.errors import UserError
 
 THREADS = "OMP_NUM_THREADS"
 

@@ -12,19 +12,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..data.provenance import command_line
+from ..data.whole import write_json
+from ..envs.errors import UserError, choose
+from ..envs.spec import Embodiment
+from ..eval.robot import sweep
+from ..eval.robot.clock import CLOCKS
+from ..eval.robot.control import Control
+from ..eval.robot.control_report import write_control_report
+from ..eval.robot.logbook import Logbook
+from ..eval.robot.runs import ControlSettings
+from ..eval.robot.safety import EmergencyStop, SafetySettings
+from ..policy.settings import build
 from .compose import home, listed
-from .data.provenance import command_line
-from .data.whole import write_json
-from .envs.errors import UserError, choose
-from .envs.spec import Embodiment
-from .eval.robot import sweep
-from .eval.robot.clock import CLOCKS
-from .eval.robot.control import Control
-from .eval.robot.control_report import write_control_report
-from .eval.robot.logbook import Logbook
-from .eval.robot.runs import ControlSettings
-from .eval.robot.safety import EmergencyStop, SafetySettings
-from .policy.settings import build
 from .robots import actor_of, loaded, robot_name, robot_of
 from .terminal import console, say
 
@@ -133,7 +133,7 @@ def _dashboard(config: Mapping[str, Any], loop: Control) -> Iterator[None]:
     if not config["dashboard"]:
         yield
         return
-    from .eval.robot.dashboard import Dashboard
+    from ..eval.robot.dashboard import Dashboard
 
     with Dashboard(loop) as page:
         say(f"Dashboard: {page.url}")
@@ -143,7 +143,7 @@ def _dashboard(config: Mapping[str, Any], loop: Control) -> Iterator[None]:
 def serve(config: Mapping[str, Any]) -> None:
     """Serve a checkpoint until interrupted."""
     try:
-        from .eval.serving.server import Server, ServeSettings
+        from ..eval.serving.server import Server, ServeSettings
     except ImportError as error:
         needs = "foreact serve needs websockets and msgpack: pip install 'foreact[serve]'"
         raise UserError(f"{needs} ({error})") from error

@@ -9,8 +9,8 @@ import time
 from functools import partial
 
 import pytest
+from foreact.cli.lanes import THREADS, side_by_side
 from foreact.envs.errors import UserError
-from foreact.lanes import THREADS, side_by_side
 
 
 def test_all_is_done_with_a_log_each(tmp_path):
@@ -53,7 +53,7 @@ def test_a_stop_reaches_all_of_them(tmp_path):
 import sys, time
 from functools import partial
 from pathlib import Path
-from foreact.lanes import side_by_side
+from foreact.cli.lanes import side_by_side
 if __name__ == "__main__":
     work = {Path(sys.argv[1]) / name: partial(exec, "import os,time; print(os.getpid(), flush=True); time.sleep(60)")
             for name in "ab"}

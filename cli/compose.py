@@ -11,8 +11,8 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from . import envs
-from .envs.errors import UserError
+from .. import envs
+from ..envs.errors import UserError
 
 
 def home() -> Path:

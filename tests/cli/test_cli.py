@@ -1,8 +1,8 @@
 import json
 
 import pytest
-from foreact import commands, experiment
 from foreact.__main__ import VERBS, main, parser
+from foreact.cli import commands, experiment
 from foreact.data.store import Store
 from foreact.envs.errors import UserError
 

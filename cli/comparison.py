@@ -6,10 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import commands, envs
+from .. import envs
+from ..eval.reports.compare import named, read_arm, together, write_comparison
+from . import commands
 from .arms import Comparison, Run, Settings, before, load, runs_of, settings_of
 from .compose import as_overrides, config_of
-from .eval.reports.compare import named, read_arm, together, write_comparison
 from .lanes import side_by_side
 from .terminal import console, say
 

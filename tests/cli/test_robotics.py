@@ -9,12 +9,12 @@ import subprocess
 import sys
 
 import pytest
-from foreact import commands, robotics
 from foreact.__main__ import main
+from foreact.cli import commands, robotics
+from foreact.cli.robots import limited
 from foreact.data.store import Store
 from foreact.envs.errors import UserError
 from foreact.eval.serving.client import Client
-from foreact.robots import limited
 
 
 @pytest.mark.parametrize(

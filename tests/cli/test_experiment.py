@@ -10,8 +10,9 @@ from dataclasses import fields
 from importlib.resources import files
 
 import pytest
-from foreact import commands, envs, experiment
+from foreact import envs
 from foreact.__main__ import main
+from foreact.cli import commands, experiment
 from foreact.data.collect import FIRST_SEED
 from foreact.data.store import Store
 from foreact.envs.errors import UserError

@@ -10,10 +10,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from ..envs.errors import UserError, choose, positive
+from ..policy.settings import build
 from .compose import config_of, home, task_names
-from .envs.errors import UserError, choose, positive
 from .experiment import experiment_folder, stages
-from .policy.settings import build
 
 BEFORE = ("tokenizer", "labels", "teacher")
 """Settings of `foreact train` that name another run."""

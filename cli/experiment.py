@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import commands, envs
+from .. import envs
+from . import commands
 from .compose import as_overrides, config_of, home
 from .terminal import console, say
 

@@ -5,18 +5,18 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from . import envs
+from .. import envs
+from ..data.provenance import command_line
+from ..envs.errors import UserError, choose
 from .compose import as_overrides as as_overrides
 from .compose import config_of as config_of  # from Python: commands.train(commands.config_of("train", ["data=…"]))
 from .compose import home, listed, refuse, task_names
-from .data.provenance import command_line
-from .envs.errors import UserError, choose
 from .terminal import console, say
 
 
 def collect(config: Mapping[str, Any]) -> None:
     """Collect episodes into a zarr store: of the environments' scripted experts, or of a policy."""
-    from .data.collect import collect as run
+    from ..data.collect import collect as run
 
     tasks = None if config["tasks"] is None else task_names(config["tasks"])
     passed = ("seed", "workers", "noise", "hold", "successes_only", "reference", "max_steps", "every")
@@ -35,8 +35,8 @@ def collect(config: Mapping[str, Any]) -> None:
 
 def _piloted(config: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The policy that drives a collection, and what `data.collect` takes of it."""
-    from .data.demonstrate import Labels
-    from .eval.recording import pilot
+    from ..data.demonstrate import Labels
+    from ..eval.recording import pilot
 
     refuse(config, ("cameras", "pixels", "depth"), "a policy that drives sees through its own cameras")
     labels = None
@@ -51,13 +51,13 @@ def _piloted(config: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
 
 def train(config: Mapping[str, Any], *, dry_run: bool = False) -> None:
     """Train a preset on a store; the same command with the same out resumes exactly."""
-    from .policy import TrainConfig, load_policy
-    from .policy import train as run
-    from .policy.describe import describe
-    from .policy.distill import DistillConfig
-    from .policy.latents import TokenizerConfig
-    from .policy.settings import build
-    from .policy.train import build_preset
+    from ..policy import TrainConfig, load_policy
+    from ..policy import train as run
+    from ..policy.describe import describe
+    from ..policy.distill import DistillConfig
+    from ..policy.latents import TokenizerConfig
+    from ..policy.settings import build
+    from ..policy.train import build_preset
 
     model = build_preset(config["model"])
     is_tokenizer = isinstance(model, TokenizerConfig)
@@ -81,7 +81,7 @@ def train(config: Mapping[str, Any], *, dry_run: bool = False) -> None:
 
 
 def _rollouts(config: Mapping[str, Any]) -> Callable[..., dict[str, float]]:
-    from .eval import evaluate
+    from ..eval import evaluate
 
     def rollouts(policy: Any, step: int) -> dict[str, float]:
         results = evaluate(policy, episodes=config["rollout_episodes"], seed=2000, progress=False)
@@ -92,9 +92,9 @@ def _rollouts(config: Mapping[str, Any]) -> Callable[..., dict[str, float]]:
 
 def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
     """Roll out a checkpoint, the experts, random actions or a stored episode's own, and count successes."""
-    from .eval import evaluate as run
-    from .eval.protocol import Protocol
-    from .eval.replay import replay
+    from ..eval import evaluate as run
+    from ..eval.protocol import Protocol
+    from ..eval.replay import replay
 
     kind = choose(config["policy"], ("checkpoint", "expert", "random", "replay"), "policy")
     out = Path(config["out"]) if config["out"] else _results_folder(kind, config["checkpoint"], config["runtime"])
@@ -123,12 +123,12 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def imagine(config: Mapping[str, Any]) -> dict[str, Any]:
     """Ask a checkpoint what comes, on stored or fresh episodes; write videos and print how near it came."""
-    from .data.store import Store
-    from .eval.imagine import imagine as run
-    from .eval.imagine import show
-    from .eval.recording import record
-    from .policy import load_policy
-    from .policy.checkpoint import find_checkpoint
+    from ..data.store import Store
+    from ..eval.imagine import imagine as run
+    from ..eval.imagine import show
+    from ..eval.recording import record
+    from ..policy import load_policy
+    from ..policy.checkpoint import find_checkpoint
 
     policy = load_policy(config["checkpoint"], config["device"])
     out = Path(config["out"]) if config["out"] else _beside(config["checkpoint"], "imagine")
@@ -166,7 +166,7 @@ def _results_folder(kind: str, checkpoint: str | None, runtime: str) -> Path:
 
 def _beside(checkpoint: str, what: str) -> Path:
     """A folder for what is found out about a checkpoint: inside it, but for those that come with foreact."""
-    from .policy.checkpoint import packaged_name
+    from ..policy.checkpoint import packaged_name
 
     name = packaged_name(checkpoint)
     return Path(checkpoint) / what if name is None else home() / f"{what}-{name}"
@@ -174,7 +174,7 @@ def _beside(checkpoint: str, what: str) -> Path:
 
 def pack(config: Mapping[str, Any]) -> Path:
     """Write a checkpoint as a folder to give away: weights in bf16 and a model card."""
-    from .eval.pack import pack as run
+    from ..eval.pack import pack as run
 
     folder = run(config["checkpoint"], config["out"], results=config["results"])
     say(f"{folder}: {sum(f.stat().st_size for f in folder.iterdir()) / 1e6:.1f} MB. Next: read {folder / 'README.md'}, "
@@ -184,8 +184,8 @@ def pack(config: Mapping[str, Any]) -> Path:
 
 def export(config: Mapping[str, Any]) -> dict[str, Any]:
     """Write a checkpoint's network for other runtimes, and say how near and how fast they are."""
-    from .eval.export import export as run
-    from .eval.export import show
+    from ..eval.export import export as run
+    from ..eval.export import show
 
     options = {name: config[name] for name in ("data", "rows", "bounds", "device")}
     found = run(config["checkpoint"], runtimes=listed(config["runtimes"]), **options)
@@ -198,7 +198,7 @@ def export(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def bench(name: str, config: Mapping[str, Any]) -> None:
     """Measure speed against a named baseline in the same run."""
-    from .eval.bench import bench as run
+    from ..eval.bench import bench as run
 
     run(name, {**config, "out": config["out"] or home() / "bench"})
 

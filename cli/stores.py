@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .envs.errors import UserError, choose
+from ..envs.errors import UserError, choose
 from .terminal import console, say
 
 
@@ -18,19 +18,19 @@ def data(
     """Look into a store: info, doctor, slots or view. Returns the exit status: 1 where the doctor found errors."""
     choose(verb, ("info", "doctor", "slots", "view"), "data verb")
     if verb == "info":
-        from .data.info import info
+        from ..data.info import info
 
         info(path, console)
     elif verb == "slots":
-        from .data.slots import slots as show
+        from ..data.slots import slots as show
 
         show(path, slots, console)
     elif verb == "view":
-        from .data.view import view
+        from ..data.view import view
 
         say(f"Open {view(path, out, episodes)}")
     else:
-        from .data.doctor import diagnose, report
+        from ..data.doctor import diagnose, report
 
         findings = diagnose(path, checkpoint, slots=slots)
         report(path, findings, console)
@@ -40,7 +40,7 @@ def data(
 
 def clips(path: str, out: str | None, **options: Any) -> int:
     """Make a store without actions of a video file, or of a folder of them."""
-    from .data.clips import import_clips
+    from ..data.clips import import_clips
 
     if out is None:
         raise UserError("foreact data clips needs --out, the store to write")
