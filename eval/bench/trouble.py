@@ -86,16 +86,8 @@ class Unsound(RemotePolicy):
 
     how = ""
 
-    def act(
-        self,
-        observations: Sequence[dict[str, Any]],
-        instructions: Sequence[str],
-        keys: Sequence[tuple[int, ...]],
-        batch_shape: int | None = None,
-        *,
-        committed: Sequence[np.ndarray | None] | None = None,
-    ) -> np.ndarray:
-        chunks = super().act(observations, instructions, keys, batch_shape, committed=committed)
+    def act(self, *args: Any, **options: Any) -> np.ndarray:
+        chunks = super().act(*args, **options)
         return {"nan": chunks * np.nan, "shape": chunks[..., :-1]}.get(self.how, chunks)
 
 
