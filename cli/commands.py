@@ -1,4 +1,7 @@
-"""What each verb of the command line does: compose a configuration, call one function, say where to look."""
+"""What each verb of the command line does: take a configuration, call one function, say where to look.
+
+From Python: `commands.train(compose.config_of("train", ["data=…", "out=…"]))`.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -8,8 +11,6 @@ from typing import Any
 from .. import envs
 from ..data.provenance import command_line
 from ..envs.errors import UserError, choose
-from .compose import as_overrides as as_overrides
-from .compose import config_of as config_of  # from Python: commands.train(commands.config_of("train", ["data=…"]))
 from .compose import home, listed, refuse, task_names
 from .terminal import console, say
 

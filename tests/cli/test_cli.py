@@ -2,7 +2,7 @@ import json
 
 import pytest
 from foreact.__main__ import VERBS, main, parser
-from foreact.cli import commands, experiment
+from foreact.cli import compose, experiment
 from foreact.data.store import Store
 from foreact.envs.errors import UserError
 
@@ -16,11 +16,11 @@ def test_help_teaches(verb, capsys):
 
 
 def test_every_verb_composes():
-    assert commands.config_of("train", ["data=d", "out=o", "model=action/tiny", "steps=3"])["steps"] == 3
-    assert commands.config_of("collect", ["tasks=[reach]", "episodes=2", "out=o"])["tasks"] == ["reach"]
-    assert commands.config_of("eval", ["policy=expert"])["seed"] == 1000
-    assert commands.config_of("bench", ["model=joint/base"])["model"]["name"] == "joint/base"
-    assert commands.config_of("run", ["task=push"])["collect"]["tasks"] == ["push"]
+    assert compose.config_of("train", ["data=d", "out=o", "model=action/tiny", "steps=3"])["steps"] == 3
+    assert compose.config_of("collect", ["tasks=[reach]", "episodes=2", "out=o"])["tasks"] == ["reach"]
+    assert compose.config_of("eval", ["policy=expert"])["seed"] == 1000
+    assert compose.config_of("bench", ["model=joint/base"])["model"]["name"] == "joint/base"
+    assert compose.config_of("run", ["task=push"])["collect"]["tasks"] == ["push"]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_debug_shows_the_traceback():
 
 def test_settings_survive_the_way_through_an_override():
     settings = {"tasks": ["a", "b"], "+align": 0.5, "seed": None, "+flag": True}  # '+': the YAML has none of the name
-    composed = commands.config_of("eval", commands.as_overrides(settings))
+    composed = compose.config_of("eval", compose.as_overrides(settings))
     assert composed["tasks"] == ["a", "b"]
     assert composed["align"] == 0.5
     assert composed["seed"] is None
@@ -95,14 +95,14 @@ def test_settings_survive_the_way_through_an_override():
 
 
 def test_experiments_are_named_after_their_task():
-    config = commands.config_of("run", ["experiment=quickstart"])
+    config = compose.config_of("run", ["experiment=quickstart"])
     assert experiment.experiment_name(config) == "quickstart"
     assert experiment.experiment_name({**config, "task": "push"}) == "quickstart-push-v3"
 
 
 def test_home_comes_from_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("FOREACT_HOME", str(tmp_path))
-    assert commands.home() == tmp_path
+    assert compose.home() == tmp_path
 
 
 def test_tasks_are_listed(capsys):

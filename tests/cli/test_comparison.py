@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from foreact import envs
 from foreact.cli import arms, comparison
-from foreact.cli.commands import as_overrides, config_of
+from foreact.cli.compose import as_overrides, config_of
 from foreact.envs.errors import UserError
 
 

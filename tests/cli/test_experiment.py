@@ -12,7 +12,7 @@ from importlib.resources import files
 import pytest
 from foreact import envs
 from foreact.__main__ import main
-from foreact.cli import commands, experiment
+from foreact.cli import commands, compose, experiment
 from foreact.data.collect import FIRST_SEED
 from foreact.data.store import Store
 from foreact.envs.errors import UserError
@@ -26,12 +26,12 @@ EXPERIMENTS = sorted(p.name.removesuffix(".yaml") for p in files("foreact.config
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_stage_of_every_experiment_is_composed_and_built(name, monkeypatch, tmp_path):
     monkeypatch.setenv("FOREACT_HOME", str(tmp_path))
-    config = commands.config_of("run", [f"experiment={name}"])
+    config = compose.config_of("run", [f"experiment={name}"])
     assert config["name"] == name
     out = experiment.experiment_folder(config)
     assert out == tmp_path / name
     asked = experiment.stages(config, out)
-    composed = {verb: commands.config_of(verb, commands.as_overrides(asked[verb])) for verb in asked}
+    composed = {verb: compose.config_of(verb, compose.as_overrides(asked[verb])) for verb in asked}
     tasks = commands.task_names(composed["collect"]["tasks"])
     assert len({envs.resolve(task) for task in tasks}) == len(tasks)
     preset = build_preset(composed["train"]["model"])
@@ -43,7 +43,7 @@ def test_every_stage_of_every_experiment_is_composed_and_built(name, monkeypatch
 
 @pytest.mark.parametrize(("name", "number"), [("metaworld10", 10), ("metaworld50", 50)])
 def test_the_metaworld_experiments_have_their_tasks_and_no_simulator_state(name, number):
-    config = commands.config_of("run", [f"experiment={name}"])
+    config = compose.config_of("run", [f"experiment={name}"])
     assert len(commands.task_names(config["collect"]["tasks"])) == number
     assert config["collect"]["episodes"] == 50
     assert config["train"].get("align", 0) == 0

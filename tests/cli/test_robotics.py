@@ -10,7 +10,7 @@ import sys
 
 import pytest
 from foreact.__main__ import main
-from foreact.cli import commands, robotics
+from foreact.cli import commands, compose, robotics
 from foreact.cli.robots import limited
 from foreact.data.store import Store
 from foreact.envs.errors import UserError
@@ -75,9 +75,9 @@ def test_a_table_of_limits_comes_from_a_file(tmp_path):
 def checkpoint(tmp_path_factory):
     """A tiny policy of one Metaworld task, trained for three updates."""
     home = tmp_path_factory.mktemp("control")
-    commands.collect(commands.config_of("collect", ["tasks=[button-press]", "episodes=2", f"out={home / 'data'}"]))
+    commands.collect(compose.config_of("collect", ["tasks=[button-press]", "episodes=2", f"out={home / 'data'}"]))
     train = ["model=joint/tiny", "steps=3", "batch_size=4", "align=0", f"data={home / 'data'}", f"out={home / 'run'}"]
-    commands.train(commands.config_of("train", train))
+    commands.train(compose.config_of("train", train))
     return home / "run"
 
 

@@ -9,7 +9,7 @@ from importlib.resources import files
 import pytest
 import yaml
 from foreact import envs
-from foreact.cli import commands
+from foreact.cli import compose
 from foreact.configs import __name__ as configs
 from foreact.envs.errors import UserError
 from foreact.envs.render import import_mujoco
@@ -23,7 +23,7 @@ NAMES = sorted(p.name.removesuffix(".yaml") for p in files(configs).joinpath("pr
 
 
 def protocol_of(*overrides: str) -> Protocol:
-    config = commands.config_of("eval", overrides)
+    config = compose.config_of("eval", overrides)
     return Protocol(name=config["protocol"], **{k: config[k] for k in ("views", "look", "source", "instructions")})
 
 
@@ -37,7 +37,7 @@ def test_ours_changes_nothing():
 
 def test_lerobots_is_data():
     theirs = protocol_of("protocol=lerobot")
-    config = commands.config_of("eval", ["protocol=lerobot"])
+    config = compose.config_of("eval", ["protocol=lerobot"])
     assert (config["episodes"], config["seed"], config["max_steps"]) == (10, 1000, 500)
     tasks = theirs.told([envs.task(name) for name in envs.tasks("metaworld")])
     assert len({task.instruction for task in tasks}) == 49
@@ -47,7 +47,7 @@ def test_lerobots_is_data():
     found = theirs.describe(tasks)
     assert (found["protocol"], found["look"], found["source"]) == ("lerobot", "stock", 480)
     assert found["instructions"]["push-v3"] == found["instructions"]["push-back-v3"]
-    assert commands.config_of("eval", ["protocol=lerobot", "episodes=3"])["episodes"] == 3
+    assert compose.config_of("eval", ["protocol=lerobot", "episodes=3"])["episodes"] == 3
 
 
 def test_another_camera_than_the_protocols_is_an_error():
@@ -59,7 +59,7 @@ def test_another_camera_than_the_protocols_is_an_error():
 def test_every_protocol_is_one(name):
     assert protocol_of(f"protocol={name}").name == name
     text = files(configs).joinpath(f"protocol/{name}.yaml").read_text()
-    assert yaml.safe_load(text).keys() <= commands.config_of("eval", []).keys()
+    assert yaml.safe_load(text).keys() <= compose.config_of("eval", []).keys()
 
 
 def test_shuffled_sentences_are_those_of_the_scene():
