@@ -25,7 +25,8 @@ class Robot:
 
     tasks: of this robot · collect: settings of `foreact collect` that are its own · data: settings of its source in
     `foreact train`, such as its share of a batch · reads: another robot of the comparison whose store it reads, and
-    collects none · every: its control steps are so many of its own, in what is learned and in evaluation.
+    collects none · every: its control steps are so many of its own, in what is learned and in evaluation · alone: settings
+    of `foreact train` where an arm has each robot alone, such as its part of a batch.
     """
 
     tasks: tuple[str, ...]
@@ -33,6 +34,7 @@ class Robot:
     data: dict[str, Any] = field(default_factory=dict)
     reads: str = ""
     every: int = 1
+    alone: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,8 @@ class Comparison:
 
     arms: name → settings of `foreact train` for that arm, such as {model: joint/small, model.coupling: full}, and under
     `eval` those of its own evaluation; with {checkpoint: true} nothing is trained, and `checkpoint` is evaluated; with
-    {alone: true} each robot has a policy of its own, trained for its share of the updates ·
+    {alone: true} each robot has a policy of its own, trained for its share of the updates; with several robots
+    {data: {ROBOT: settings}} changes those of its source ·
     only: the arms to run now, for more training seeds of some; the table keeps what there is of the others · tasks ·
     robots: {name: its tasks and data}, in the place of tasks, for policies of several robots ·
     per_task: one policy for each task, not one for all · seeds: training seeds · data: sources as in `foreact train`,
@@ -100,6 +103,8 @@ class Comparison:
             raise UserError(f"comparison {self.name!r}: arm {name!r} evaluates one checkpoint= of all tasks; say which")
         if arm.get("alone") and not self.robots:
             raise UserError(f"comparison {self.name!r}: arm {name!r} has each robot alone, and there are no `robots:`")
+        for robot in arm.get("data") or () if self.robots else ():
+            choose(robot, self.robots, f"robot whose data arm {name!r} changes:")
         for kind in BEFORE:
             if arm.get(kind) is True and kind not in self.before:
                 raise UserError(f"comparison {self.name!r}: arm {name!r} takes its {kind}, and `before:` has none")
@@ -189,7 +194,7 @@ def settings_of(plan: Comparison, run: Run) -> Settings:
     train["data"] = _robots(plan, run) if plan.robots else _sources(plan, own.get("data", plan.data))
     if alone:
         share = _share(plan, run.groups[0]) / sum(_share(plan, name) for name in plan.robots)
-        train["steps"] = round(train["steps"] * share)
+        train |= {"steps": round(train["steps"] * share), **plan.robots[run.groups[0]].alone}
     return train | {kind: plan.run_before(kind) for kind in BEFORE if train.get(kind) is True}, evaluations
 
 
@@ -204,7 +209,12 @@ def _share(plan: Comparison, robot: str) -> float:
 
 
 def _robots(plan: Comparison, run: Run) -> list[dict[str, Any]]:
-    return [{"path": plan.store_of(name), **plan.rate_of(name), **plan.robots[name].data} for name in run.groups]
+    """The sources of a run; how one counts beside others is nothing where it is alone."""
+    arm = plan.arms[run.arm]
+    unused = ("share", "weight") if arm.get("alone") else ()
+    data = {name: {**plan.robots[name].data, **arm.get("data", {}).get(name, {})} for name in run.groups}
+    own = {name: {k: v for k, v in settings.items() if k not in unused} for name, settings in data.items()}
+    return [{"path": plan.store_of(name), **plan.rate_of(name), **own[name]} for name in run.groups]
 
 
 def _sources(plan: Comparison, data: Any) -> Any:

@@ -16,9 +16,10 @@ from .store import Store
 class Source:
     """A part of the training data.
 
-    path: a store · share: how much of each batch it fills, relative to the other sources · episodes: from the first to
-    before the second of each task, in the store's order; None for all · actions: False takes the frames alone · state:
-    False leaves out the robot's state, for a policy that should also know actions from frames alone · slots: where the
+    path: a store · share: how much of each batch it fills, relative to the other sources · weight: how much its samples
+    count in the loss, relative to those of the others · episodes: from the first to before the second of each task, in
+    the store's order; None for all · actions: False takes the frames alone · state: False leaves out the robot's state,
+    for a policy that should also know actions from frames alone · slots: where the
     robot's numbers lie in the slots that all robots share: a YAML file, or one of `slot_tables.TABLES`; None for what
     the store says, or the table of that robot's name · state_noise: as in `foreact train`, of this source alone ·
     every: so many recorded steps are read as one, of the same robot at a lower rate (`Embodiment.at`).
@@ -26,6 +27,7 @@ class Source:
 
     path: str
     share: float = 1.0
+    weight: float = 1.0
     episodes: tuple[int, int] | None = None
     actions: bool = True
     state: bool = True
@@ -34,8 +36,9 @@ class Source:
     every: int = 1
 
     def __post_init__(self):
-        if self.share <= 0:
-            raise UserError(f"source {self.path}: share must be above 0, got {self.share}")
+        for name in ("share", "weight"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"source {self.path}: {name} must be above 0, got {getattr(self, name)}")
         if self.state_noise is not None and self.state_noise < 0:
             raise UserError(f"source {self.path}: state_noise must be at least 0, got {self.state_noise}")
         positive(f"source {self.path}: every", self.every)

@@ -95,6 +95,7 @@ def objective(
     align_weight: float = 0.0,
     image_shift: int = 0,
     state_noise: float | Sequence[float] = 0.0,
+    source_weights: Sequence[float] | None = None,
     step: int = 0,
     teach: Teach | None = None,
 ) -> Losses:
@@ -102,16 +103,17 @@ def objective(
 
     sources: batches with their instructions. The samples of one all have the same modalities (robot or video alone), so
     what is absent is left out of the sequence and of the loss. A segment's loss is the mean over the samples that have
-    it, so those that lack it change none of its gradient. Where there are several robots the parts also tell each
-    one's, as 'action/ROBOT'. alignment: of each robot that has one. state_noise: of all sources, or of each. step: the
-    update, for weights that rise. teach: another lesson than to denoise.
+    it, so those that lack it change none of its gradient; the total counts those of a source by its weight. Where there
+    are several robots the parts also tell each one's, as 'action/ROBOT'. alignment: of each robot that has one.
+    state_noise: of all sources, or of each. source_weights: 1 each by default. step: the update, for weights that rise.
+    teach: another lesson than to denoise.
     """
     config = model.config
     usage: list[Usage] = []
-    sums: dict[str, Tensor] = {}
-    samples: dict[str, int] = {}
+    plain, weighted = _Means(), _Means()
     noises = [state_noise] * len(sources) if isinstance(state_noise, int | float) else state_noise
-    for (batch, sentence), noise in zip(sources, noises, strict=True):
+    says = source_weights or [1.0] * len(sources)
+    for (batch, sentence), noise, say in zip(sources, noises, says, strict=True):
         own = transforms.on(batch.robot or transforms.embodiment.name)
         told = (alignment or {}).get(own.embodiment.name) if batch.privileged is not None else None
         observation, prepared = prepare(
@@ -124,19 +126,31 @@ def objective(
             goal = own.normalizers["privileged"].normalise(batch.privileged)
             parts["align"] = told(prepared.encoding.context, model.image_tokens(observation.views), goal)
         apart = {f"{name}/{own.embodiment.name}": value for name, value in parts.items()} if transforms.robots else {}
-        for name, value in (parts | apart).items():
-            sums[name] = sums.get(name, torch.zeros_like(value)) + len(batch) * value
-            samples[name] = samples.get(name, 0) + len(batch)
-    means = {name: value / samples[name] for name, value in sums.items()}
-    weights = {
-        name: align_weight if name == "align" else config.process(name).weight_at(step)
-        for name in means
-        if "/" not in name  # a robot's part is in the whole already
-    }
+        plain.add(parts | apart, len(batch))
+        weighted.add(parts, len(batch) * say)
+    found, counted = plain.values(), weighted.values()
+    weights = {n: align_weight if n == "align" else config.process(n).weight_at(step) for n in counted}
     for name, (weight, value) in expert_losses(model.backbone, usage).items() if usage else ():
-        means[name], weights[name] = value, weight
-    total = torch.stack([weight * means[name] for name, weight in weights.items()]).sum()
-    return Losses(total, {name: value.detach() for name, value in means.items()})
+        found[name] = counted[name] = value
+        weights[name] = weight
+    total = torch.stack([weight * counted[name] for name, weight in weights.items()]).sum()
+    return Losses(total, {name: value.detach() for name, value in found.items()})
+
+
+class _Means:
+    """Weighted means of numbers by name."""
+
+    def __init__(self):
+        self._sums: dict[str, Tensor] = {}
+        self._weights: dict[str, float] = {}
+
+    def add(self, values: Mapping[str, Tensor], weight: float) -> None:
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + weight * value
+            self._weights[name] = self._weights.get(name, 0.0) + weight
+
+    def values(self) -> dict[str, Tensor]:
+        return {name: value / self._weights[name] for name, value in self._sums.items()}
 
 
 def segment_losses(

@@ -179,7 +179,7 @@ def _named(data: Any) -> Any:
 
 def _entry(source: Source) -> dict[str, Any]:
     entry = dataclasses.asdict(source)
-    for name in ("state", "slots", "state_noise", "every"):
+    for name in ("weight", "state", "slots", "state_noise", "every"):
         if entry[name] == Source.__dataclass_fields__[name].default:
             del entry[name]  # runs from before there was such a setting go on
     return entry

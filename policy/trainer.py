@@ -57,6 +57,7 @@ class Trainer(Fitting[Model]):
         _check(mixture, model, config)
         self.held_out, self.held = mixture.held_out, mixture.held
         self.state_noise = [config.state_noise if s.state_noise is None else s.state_noise for s in mixture.sources]
+        self.source_weights = [source.weight for source in mixture.sources]
         self.origin = {
             "stores": marks(mixture),
             "tokenizer": None if tokenizer is None else tokenizer.mark(),
@@ -96,7 +97,7 @@ class Trainer(Fitting[Model]):
             return objective(
                 self.model, self.policy.transforms, [told(self.policy, batch) for batch in sources], generator,
                 alignment=self.alignment, align_weight=self.config.align, image_shift=self.config.image_shift,
-                state_noise=self.state_noise, step=self.step,
+                state_noise=self.state_noise, source_weights=self.source_weights, step=self.step,
             )  # fmt: skip
 
     def averaged(self) -> Policy:
