@@ -25,8 +25,8 @@ class Robot:
 
     tasks: of this robot · collect: settings of `foreact collect` that are its own · data: settings of its source in
     `foreact train`, such as its share of a batch · reads: another robot of the comparison whose store it reads, and
-    collects none · every: its control steps are so many of its own, in what is learned and in evaluation · alone: settings
-    of `foreact train` where an arm has each robot alone, such as its part of a batch.
+    collects none · every: its control steps are so many of its own, in what is learned and in evaluation · alone:
+    settings of `foreact train` where an arm has each robot alone, such as its part of a batch.
     """
 
     tasks: tuple[str, ...]

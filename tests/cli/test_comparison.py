@@ -138,8 +138,9 @@ def test_a_comparison_of_an_experiment_takes_its_settings(monkeypatch):
 
 ROBOTS = (
     "name: c\nbaseline: apart\nout: o\ntrain: {steps: 90}\ncollect: {episodes: 3}\n"
-    "robots: {sawyer: {tasks: [reach, push]}, pusht: {tasks: [pusht], collect: {noise: 0}, data: {share: 2}}}\n"
-    "arms: {apart: {alone: true}, one: {model.masked: false}}\n"
+    "robots: {sawyer: {tasks: [reach, push]}, pusht: {tasks: [pusht], collect: {noise: 0}, "
+    "data: {share: 2, weight: 4}}}\n"
+    "arms: {apart: {alone: true}, one: {data: {sawyer: {weight: 3}}}}\n"
 )
 
 
@@ -161,8 +162,10 @@ def test_several_robots_learn_alone_for_their_share_or_together(tmp_path, monkey
     assert {out: config["steps"] for out, config in trained.items()} == {
         "o/apart/seed0/sawyer": 30, "o/apart/seed0/pusht": 60, "o/one/seed0": 90,
     }  # fmt: skip
-    assert trained["o/one/seed0"]["data"] == [{"path": "o/data/sawyer"}, {"path": "o/data/pusht", "share": 2}]
-    assert trained["o/apart/seed0/pusht"]["data"] == [{"path": "o/data/pusht", "share": 2}]
+    sawyer, pusht = trained["o/one/seed0"]["data"]
+    assert sawyer == {"path": "o/data/sawyer", "weight": 3}
+    assert pusht == {"path": "o/data/pusht", "share": 2, "weight": 4}
+    assert trained["o/apart/seed0/pusht"]["data"] == [{"path": "o/data/pusht"}]
     assert asked[2:] == [
         ("o/apart/seed0/sawyer", ["reach", "push"], "o/apart/seed0/sawyer/eval"),
         ("o/apart/seed0/pusht", ["pusht"], "o/apart/seed0/pusht/eval"),
@@ -177,6 +180,14 @@ def test_several_robots_learn_alone_for_their_share_or_together(tmp_path, monkey
     assert len(asked) == 8  # the stores are looked at again, and nothing else
 
 
+def test_a_robot_alone_may_have_settings_of_its_own(tmp_path):
+    own = "alone: {steps: 90, batch_size: 4}, tasks: [pusht],"
+    plan = arms.load(write(tmp_path, ROBOTS.replace("tasks: [pusht],", own)), [])
+    trained = {run.name: arms.settings_of(plan, run)[0] for arm in plan.arms for run in arms.runs_of(plan, arm, 0)}
+    told = {name: (train["steps"], train.get("batch_size")) for name, train in trained.items() if train}
+    assert told == {"apart/seed0/sawyer": (30, None), "apart/seed0/pusht": (90, 4), "one/seed0": (90, None)}
+
+
 def test_a_robot_at_two_rates_is_two_of_one_store(tmp_path, monkeypatch):
     text = ROBOTS.replace("robots: {", "robots: {slow: {tasks: [push], reads: sawyer, every: 2}, ")
     plan = arms.load(write(tmp_path, text), [])
@@ -184,7 +195,7 @@ def test_a_robot_at_two_rates_is_two_of_one_store(tmp_path, monkeypatch):
     [run] = arms.runs_of(plan, "one", 0)
     train, evaluations = arms.settings_of(plan, run)
     assert train is not None
-    assert train["data"][:2] == [{"path": "o/data/sawyer", "every": 2}, {"path": "o/data/sawyer"}]
+    assert [(d["path"], d.get("every")) for d in train["data"][:2]] == [("o/data/sawyer", 2), ("o/data/sawyer", None)]
     assert [e.get("every") for e in evaluations] == [2, None, None]
     monkeypatch.chdir(tmp_path)
     for evaluation in evaluations:
@@ -200,6 +211,10 @@ def test_a_robot_at_two_rates_is_two_of_one_store(tmp_path, monkeypatch):
     [
         (("name: c", "name: c\ntasks: [reach]"), "`robots:` says what tasks and data are"),
         (("robots: {", "tasks: [reach]\ncurves: {} #"), "arm 'apart' has each robot alone, and there are no"),
+        (
+            ("data: {sawyer:", "data: {panda:"),
+            "robot whose data arm 'one' changes: 'panda'; choose one of: pusht, sawy",
+        ),
         (("tasks: [pusht],", "tasks: [pusht], every: 0,"), "every of robot 'pusht' must be at least 1, got 0"),
         (("tasks: [pusht],", "tasks: [pusht], reads: pusht,"), "'pusht' reads: 'pusht'; choose one of: sawyer"),
     ],

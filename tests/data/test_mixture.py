@@ -155,6 +155,7 @@ class TestErrors:
         ("entry", "message"),
         [
             ({"path": "x", "share": 0}, "share must be above 0"),
+            ({"path": "x", "weight": -2.0}, "weight must be above 0, got -2"),
             ({"path": "x", "state_noise": -1.0}, "state_noise must be at least 0, got -1"),
             ({"path": "x", "episodes": [3, 3]}, "first < end"),
             ({"path": "x", "episodes": [3]}, "needs path=, and episodes="),

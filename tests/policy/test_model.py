@@ -163,6 +163,18 @@ def test_state_noise_reaches_the_state_and_nothing_else(make_policy, preset):
     assert torch.equal(little, much)
 
 
+def test_a_source_counts_by_its_weight(make_policy, preset):
+    policy = make_policy(preset)
+    one, other = batch_of(policy), batch_of(policy, 2, seed=7)
+    equal = losses(policy, one, other, seed=1)
+    assert torch.equal(losses(policy, one, other, seed=1, source_weights=[3, 3]).total, equal.total)
+    told = losses(policy, one, other, seed=1, source_weights=[3, 1])
+    assert told.parts == equal.parts
+    first, most = losses(policy, one, seed=1).total, losses(policy, one, other, seed=1, source_weights=[1e9, 1]).total
+    torch.testing.assert_close(most, first)
+    assert min(first, equal.total) < told.total < max(first, equal.total)
+
+
 @pytest.mark.parametrize(
     ("path", "target"), [("ddpm_cosine", "v"), ("ddpm_linear", "eps"), ("edm", "edm"), ("flow", "x0")]
 )
