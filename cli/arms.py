@@ -44,12 +44,11 @@ class Comparison:
     arms: name → settings of `foreact train` for that arm, such as {model: joint/small, model.coupling: full}, and under
     `eval` those of its own evaluation; with {checkpoint: true} nothing is trained, and `checkpoint` is evaluated; with
     {alone: true} each robot has a policy of its own, trained for its share of the updates; with several robots
-    {data: {ROBOT: settings}} changes those of its source ·
-    only: the arms to run now, for more training seeds of some; the table keeps what there is of the others · tasks ·
-    robots: {name: its tasks and data}, in the place of tasks, for policies of several robots ·
-    per_task: one policy for each task, not one for all · seeds: training seeds · data: sources as in `foreact train`,
-    where one without a path means the collected store; null for all of it · before: {tokenizer, labels or teacher:
-    settings of `foreact train`} of runs that are trained first, on that data unless they name other, for the arms that
+    {data: {ROBOT: settings}} changes those of its source · only: the arms to run now, for more training seeds of some;
+    the table keeps what there is of the others · tasks · robots: {name: its tasks and data}, in the place of tasks, for
+    several robots, or tasks with data of their own · seeds: training seeds · data: sources as in `foreact train`, where
+    one without a path means the collected store; null for all of it · before: {tokenizer, labels or teacher: settings
+    of `foreact train`} of runs that are trained first, on that data unless they name other, for the arms that
     say `tokenizer: true` and so on · collect, train, eval: settings that all arms share · store: where the collected
     data is; null: in the comparison's folder · experiment: of `foreact run`, whose tasks, data, run and settings are
     the comparison's unless it says otherwise · baseline: the arm that the others are compared with · together:
@@ -64,7 +63,6 @@ class Comparison:
     robots: dict[str, Robot] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0,)
     only: tuple[str, ...] = ()
-    per_task: bool = False
     out: str | None = None
     experiment: str | None = None
     checkpoint: str | None = None
@@ -81,7 +79,7 @@ class Comparison:
     def __post_init__(self):
         if not self.arms or not self.groups or not self.seeds:
             raise UserError(f"comparison {self.name!r} needs at least one arm, task and seed")
-        if self.robots and (self.tasks or self.per_task or self.data or self.store):
+        if self.robots and (self.tasks or self.data or self.store):
             raise UserError(f"comparison {self.name!r}: `robots:` says what tasks and data are, so nothing else may")
         choose(self.baseline, self.arms, "baseline arm")
         groups = (self.only, *self.together.values(), *(curve.values() for curve in self.curves.values()))
@@ -99,7 +97,7 @@ class Comparison:
             self._check_arm(name, arm)
 
     def _check_arm(self, name: str, arm: Mapping[str, Any]) -> None:
-        if arm.get("checkpoint") and (self.checkpoint is None or self.per_task):
+        if arm.get("checkpoint") and self.checkpoint is None:
             raise UserError(f"comparison {self.name!r}: arm {name!r} evaluates one checkpoint= of all tasks; say which")
         if arm.get("alone") and not self.robots:
             raise UserError(f"comparison {self.name!r}: arm {name!r} has each robot alone, and there are no `robots:`")
@@ -115,10 +113,10 @@ class Comparison:
 
     @property
     def groups(self) -> dict[str, tuple[str, ...]]:
-        """Tasks that are evaluated together: those of each robot, each alone, or all."""
+        """Tasks that are evaluated together: those of each robot, or all."""
         if self.robots:
             return {name: robot.tasks for name, robot in self.robots.items()}
-        return {task: (task,) for task in self.tasks} if self.per_task else {"": self.tasks} if self.tasks else {}
+        return {"": self.tasks} if self.tasks else {}
 
     def store_of(self, robot: str = "") -> str:
         """The store that is collected, or was."""
@@ -169,7 +167,7 @@ def runs_of(plan: Comparison, arm: str, seed: int) -> list[Run]:
     if plan.arms[arm].get("checkpoint") and seed != plan.seeds[0]:
         return []
     groups = tuple(plan.groups)
-    if plan.per_task or plan.arms[arm].get("alone"):
+    if plan.arms[arm].get("alone"):
         return [Run(arm, seed, (group,), True) for group in groups]
     return [Run(arm, seed, groups, False)]
 
