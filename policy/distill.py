@@ -154,7 +154,8 @@ class Distiller(Trainer):
         with autocast(self.precision, self.device):
             return objective(
                 self.model, self.policy.transforms, [told(self.policy, batch) for batch in sources], generator,
-                image_shift=self.config.image_shift, state_noise=self.state_noise, step=self.step, teach=teach,
+                image_shift=self.config.image_shift, state_noise=self.state_noise, source_weights=self.source_weights,
+                step=self.step, teach=teach,
             )  # fmt: skip
 
     def validate(self) -> dict[str, float]:
