@@ -44,16 +44,16 @@ class Comparison:
     arms: name → settings of `foreact train` for that arm, such as {model: joint/small, model.coupling: full}, and under
     `eval` those of its own evaluation; with {checkpoint: true} nothing is trained, and `checkpoint` is evaluated; with
     {alone: true} each robot has a policy of its own, trained for its share of the updates; with several robots
-    {data: {ROBOT: settings}} changes those of its source · only: the arms to run now, for more training seeds of some;
-    the table keeps what there is of the others · tasks · robots: {name: its tasks and data}, in the place of tasks, for
-    several robots, or tasks with data of their own · seeds: training seeds · data: sources as in `foreact train`, where
-    one without a path means the collected store; null for all of it · before: {tokenizer, labels or teacher: settings
-    of `foreact train`} of runs that are trained first, on that data unless they name other, for the arms that
-    say `tokenizer: true` and so on · collect, train, eval: settings that all arms share · store: where the collected
-    data is; null: in the comparison's folder · experiment: of `foreact run`, whose tasks, data, run and settings are
-    the comparison's unless it says otherwise · baseline: the arm that the others are compared with · together:
-    {name: arms} for one more row, of all their networks · curves: {what varies: {value: arm}} for plots of success ·
-    jobs: runs side by side, each with its share of the cores.
+    {data: {ROBOT: settings}} changes those of its source, and {besides: sources} come after its data · only: the arms
+    to run now, for more training seeds of some; the table keeps what there is of the others · tasks · robots: {name:
+    its tasks and data}, in the place of tasks, for several robots, or tasks with data of their own · seeds: training
+    seeds · data: sources as in `foreact train`, where one without a path means the collected store; null for all of it
+    · before: {tokenizer, labels or teacher: settings of `foreact train`} of runs that are trained first, on that data
+    unless they name other, for the arms that say `tokenizer: true` and so on · collect, train, eval: settings that all
+    arms share · store: where the collected data is; null: in the comparison's folder · experiment: of `foreact run`,
+    whose tasks, data, run and settings are the comparison's unless it says otherwise · baseline: the arm that the
+    others are compared with · together: {name: arms} for one more row, of all their networks · curves: {what varies:
+    {value: arm}} for plots of success · jobs: runs side by side, each with its share of the cores.
     """
 
     name: str
@@ -99,8 +99,9 @@ class Comparison:
     def _check_arm(self, name: str, arm: Mapping[str, Any]) -> None:
         if arm.get("checkpoint") and self.checkpoint is None:
             raise UserError(f"comparison {self.name!r}: arm {name!r} evaluates one checkpoint= of all tasks; say which")
-        if arm.get("alone") and not self.robots:
-            raise UserError(f"comparison {self.name!r}: arm {name!r} has each robot alone, and there are no `robots:`")
+        for setting in ("alone", "besides"):
+            if arm.get(setting) and not self.robots:
+                raise UserError(f"comparison {self.name!r}: arm {name!r} says `{setting}`, and there are no `robots:`")
         for robot in arm.get("data") or () if self.robots else ():
             choose(robot, self.robots, f"robot whose data arm {name!r} changes:")
         for kind in BEFORE:
@@ -179,7 +180,7 @@ Settings = tuple[dict[str, Any] | None, list[dict[str, Any]]]
 def settings_of(plan: Comparison, run: Run) -> Settings:
     """The settings of one run."""
     out, own = plan.folder / run.name, dict(plan.arms[run.arm])
-    alone, loaded = own.pop("alone", False), own.pop("checkpoint", False)
+    alone, loaded, _ = (own.pop(name, False) for name in ("alone", "checkpoint", "besides"))
     shared = {"episodes": 20, "video": 2, **plan.eval, **own.pop("eval", {})}
     shared["checkpoint"] = plan.checkpoint if loaded else str(out)
     evaluations = [
@@ -212,7 +213,8 @@ def _robots(plan: Comparison, run: Run) -> list[dict[str, Any]]:
     unused = ("share", "weight") if arm.get("alone") else ()
     data = {name: {**plan.robots[name].data, **arm.get("data", {}).get(name, {})} for name in run.groups}
     own = {name: {k: v for k, v in settings.items() if k not in unused} for name, settings in data.items()}
-    return [{"path": plan.store_of(name), **plan.rate_of(name), **own[name]} for name in run.groups]
+    sources = [{"path": plan.store_of(name), **plan.rate_of(name), **own[name]} for name in run.groups]
+    return sources + arm.get("besides", [])
 
 
 def _sources(plan: Comparison, data: Any) -> Any:

@@ -182,9 +182,11 @@ def test_several_robots_learn_alone_for_their_share_or_together(tmp_path, monkey
 
 def test_a_robot_alone_may_have_settings_of_its_own(tmp_path):
     own = "alone: {steps: 90, batch_size: 4}, tasks: [pusht],"
-    plan = arms.load(write(tmp_path, ROBOTS.replace("tasks: [pusht],", own)), [])
+    text = ROBOTS.replace("tasks: [pusht],", own).replace("one: {", "one: {besides: [{path: old, share: 2}], ")
+    plan = arms.load(write(tmp_path, text), [])
     trained = {run.name: arms.settings_of(plan, run)[0] for arm in plan.arms for run in arms.runs_of(plan, arm, 0)}
     told = {name: (train["steps"], train.get("batch_size")) for name, train in trained.items() if train}
+    assert trained["one/seed0"]["data"][-1] == {"path": "old", "share": 2}  # type: ignore[index]
     assert told == {"apart/seed0/sawyer": (30, None), "apart/seed0/pusht": (90, 4), "one/seed0": (90, None)}
 
 
@@ -210,7 +212,7 @@ def test_a_robot_at_two_rates_is_two_of_one_store(tmp_path, monkeypatch):
     ("change", "message"),
     [
         (("name: c", "name: c\ntasks: [reach]"), "`robots:` says what tasks and data are"),
-        (("robots: {", "tasks: [reach]\ncurves: {} #"), "arm 'apart' has each robot alone, and there are no"),
+        (("robots: {", "tasks: [reach]\ncurves: {} #"), "arm 'apart' says `alone`, and there are no"),
         (
             ("data: {sawyer:", "data: {panda:"),
             "robot whose data arm 'one' changes: 'panda'; choose one of: pusht, sawy",
