@@ -180,7 +180,8 @@ Settings = tuple[dict[str, Any] | None, list[dict[str, Any]]]
 def settings_of(plan: Comparison, run: Run) -> Settings:
     """The settings of one run."""
     out, own = plan.folder / run.name, dict(plan.arms[run.arm])
-    alone, loaded, _ = (own.pop(name, False) for name in ("alone", "checkpoint", "besides"))
+    own.pop("besides", None)  # `_robots` has read it
+    alone, loaded = own.pop("alone", False), own.pop("checkpoint", False)
     shared = {"episodes": 20, "video": 2, **plan.eval, **own.pop("eval", {})}
     shared["checkpoint"] = plan.checkpoint if loaded else str(out)
     evaluations = [
