@@ -91,15 +91,14 @@ def continued(
 ) -> Policy:
     """A copy of a policy, of a preset with the same weights or with experts more.
 
-    In a space of its own numbers it is for its own robot and tasks; in a shared one for those of the mixture. Raises
-    `UserError` that names both sides where the two do not fit.
+    It is for the tasks of the mixture, and for its robots; in a space of its own numbers those must be the policy's.
+    Raises `UserError` that names both sides where the two do not fit.
     """
-    shared = model.space != "native"
-    _check(mixture, model, start, tokenizer, shared=shared)
+    shared, listed = model.space != "native", model.instruction == "table"
+    _check(mixture, model, start, tokenizer, shared=shared, listed=listed)
     transforms = _fitted(mixture, model, aligned=aligned, known=start)
-    sentences = start.sentences
-    if shared and model.instruction != "table":
-        sentences = Sentences.learn(list(mixture.instructions.values()), model.instruction, mixture.main)
+    instructions = list(mixture.instructions.values())
+    sentences = start.sentences if listed else Sentences.learn(instructions, model.instruction, mixture.main)
     network = Model(model, transforms.rig, len(sentences.known))
     samples = _samples(mixture) if shared else []
     transforms = replace(transforms, scales=start.transforms.scales, tokenizer=network.tokenizer)
@@ -111,14 +110,16 @@ def continued(
     return Policy(network, transforms, sentences, mixture.tasks, device, learned)
 
 
-def _check(mixture: Mixture, model: ModelConfig, start: Policy, tokenizer: Tokenizer | None, *, shared: bool) -> None:
+def _check(
+    mixture: Mixture, model: ModelConfig, start: Policy, tokenizer: Tokenizer | None, *, shared: bool, listed: bool
+) -> None:
+    """listed: it knows sentences by their number in a table."""
     mark = None if start.model.tokenizer is None else start.model.tokenizer.mark()
     before, now = (_settings(config) for config in (start.config, model))
     differ = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-    words = ("instructions", list(start.sentences.known), list(mixture.instructions.values()))
-    own = (("robot", start.embodiment, mixture.embodiment), ("tasks", start.tasks, mixture.tasks), words)
     for what, theirs, ours in (
-        *((words,) if shared and model.instruction == "table" else () if shared else own),
+        *([] if shared else [("robot", start.embodiment, mixture.embodiment)]),
+        *([("instructions", list(start.sentences.known), list(mixture.instructions.values()))] if listed else []),
         ("tokenizer", mark, mark if tokenizer is None else tokenizer.mark()),
         *((f"model.{key}", before.get(key), now.get(key)) for key in differ),
     ):

@@ -150,6 +150,24 @@ def test_begin_keeps_cameras_by_name_and_statistics_of_known_robots(stores, word
         torch.testing.assert_close(*kept, rtol=0, atol=0)
 
 
+def test_without_slots_it_begins_for_other_tasks_of_the_same_robot(stores, worded, tmp_path):
+    native = dataclasses.replace(worded, space="native")
+    start = Trainer(stores[0], native, CONFIG).policy
+    path = tmp_path / "other"
+    with Store.create(path, ROBOTS[NAMES[0]], privileged=False) as other:
+        for i in range(4):
+            episode = fake_episode(ROBOTS[NAMES[0]], steps=12, seed=i, task="toy/stop")
+            other.append(dataclasses.replace(episode, instruction="stop"))
+    begun = Trainer(str(path), native, CONFIG, start=start).policy
+    assert (begun.tasks, list(begun.sentences.known)) == (["toy/stop"], ["stop"])
+    torch.testing.assert_close(begun.model.state_dict(), start.model.state_dict(), rtol=0, atol=0)
+    with pytest.raises(UserError, match=r"differ in robot: .*"):
+        Trainer(stores[1], native, CONFIG, start=start)
+    listed = dataclasses.replace(native, instruction="table")
+    with pytest.raises(UserError, match=r"differ in instructions: \['do aloha-viperx/go'\] and \['stop'\]"):
+        Trainer(str(path), listed, CONFIG, start=Trainer(stores[0], listed, CONFIG).policy)
+
+
 def test_a_robot_of_the_same_name_must_be_the_same(stores, worded, tmp_path):
     start = Trainer(stores[:2], worded, CONFIG).policy
     other = store_of(tmp_path / "other", dataclasses.replace(ROBOTS["aloha-viperx"], control_hz=30.0))
