@@ -94,13 +94,13 @@ def continued(
     It is for the tasks of the mixture, and for its robots; in a space of its own numbers those must be the policy's.
     Raises `UserError` that names both sides where the two do not fit.
     """
-    shared, listed = model.space != "native", model.instruction == "table"
-    _check(mixture, model, start, tokenizer, shared=shared, listed=listed)
+    _check(mixture, model, start, tokenizer)
     transforms = _fitted(mixture, model, aligned=aligned, known=start)
-    instructions = list(mixture.instructions.values())
-    sentences = start.sentences if listed else Sentences.learn(instructions, model.instruction, mixture.main)
+    sentences = start.sentences
+    if model.instruction != "table":
+        sentences = Sentences.learn(list(mixture.instructions.values()), model.instruction, mixture.main)
     network = Model(model, transforms.rig, len(sentences.known))
-    samples = _samples(mixture) if shared else []
+    samples = _samples(mixture) if model.space != "native" else []
     transforms = replace(transforms, scales=start.transforms.scales, tokenizer=network.tokenizer)
     if samples:
         _center(network, transforms, samples)
@@ -110,16 +110,15 @@ def continued(
     return Policy(network, transforms, sentences, mixture.tasks, device, learned)
 
 
-def _check(
-    mixture: Mixture, model: ModelConfig, start: Policy, tokenizer: Tokenizer | None, *, shared: bool, listed: bool
-) -> None:
-    """listed: it knows sentences by their number in a table."""
+def _check(mixture: Mixture, model: ModelConfig, start: Policy, tokenizer: Tokenizer | None) -> None:
     mark = None if start.model.tokenizer is None else start.model.tokenizer.mark()
     before, now = (_settings(config) for config in (start.config, model))
     differ = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    robot = ("robot", start.embodiment, mixture.embodiment)
+    words = ("instructions", list(start.sentences.known), list(mixture.instructions.values()))
     for what, theirs, ours in (
-        *([] if shared else [("robot", start.embodiment, mixture.embodiment)]),
-        *([("instructions", list(start.sentences.known), list(mixture.instructions.values()))] if listed else []),
+        *([robot] if model.space == "native" else []),
+        *([words] if model.instruction == "table" else []),
         ("tokenizer", mark, mark if tokenizer is None else tokenizer.mark()),
         *((f"model.{key}", before.get(key), now.get(key)) for key in differ),
     ):
