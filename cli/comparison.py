@@ -9,9 +9,10 @@ from typing import Any
 from .. import envs
 from ..eval.reports.compare import named, read_arm, together, write_comparison
 from . import commands
-from .arms import Comparison, Run, Settings, before, load, runs_of, settings_of
+from .arms import Comparison, load
 from .compose import as_overrides, config_of
 from .lanes import side_by_side
+from .runs import Run, Settings, before, runs_of, settings_of
 from .terminal import console, say
 
 DONE = "done.json"

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 from foreact import envs
-from foreact.cli import arms, comparison
+from foreact.cli import arms, comparison, runs
 from foreact.cli.compose import as_overrides, config_of
 from foreact.envs.errors import UserError
 
 
-def settings(plan: arms.Comparison, name: str) -> arms.Settings:
+def settings(plan: arms.Comparison, name: str) -> runs.Settings:
     """Those of an arm with one run."""
-    [run] = arms.runs_of(plan, name, 0)
-    return arms.settings_of(plan, run)
+    [run] = runs.runs_of(plan, name, 0)
+    return runs.settings_of(plan, run)
 
 
 def leave_results(config, good: list[bool]) -> None:
@@ -184,7 +184,7 @@ def test_a_robot_alone_may_have_settings_of_its_own(tmp_path):
     own = "alone: {steps: 90, batch_size: 4}, tasks: [pusht],"
     text = ROBOTS.replace("tasks: [pusht],", own).replace("one: {", "one: {besides: [{path: old, share: 2}], ")
     plan = arms.load(write(tmp_path, text), [])
-    trained = {run.name: arms.settings_of(plan, run)[0] for arm in plan.arms for run in arms.runs_of(plan, arm, 0)}
+    trained = {run.name: runs.settings_of(plan, run)[0] for arm in plan.arms for run in runs.runs_of(plan, arm, 0)}
     told = {name: (train["steps"], train.get("batch_size")) for name, train in trained.items() if train}
     assert trained["one/seed0"]["data"][-1] == {"path": "old", "share": 2}  # type: ignore[index]
     assert told == {"apart/seed0/sawyer": (30, None), "apart/seed0/pusht": (90, 4), "one/seed0": (90, None)}
@@ -194,8 +194,8 @@ def test_a_robot_at_two_rates_is_two_of_one_store(tmp_path, monkeypatch):
     text = ROBOTS.replace("robots: {", "robots: {slow: {tasks: [push], reads: sawyer, every: 2}, ")
     plan = arms.load(write(tmp_path, text), [])
     assert [store["out"] for store in plan.stores()] == ["o/data/sawyer", "o/data/pusht"]
-    [run] = arms.runs_of(plan, "one", 0)
-    train, evaluations = arms.settings_of(plan, run)
+    [run] = runs.runs_of(plan, "one", 0)
+    train, evaluations = runs.settings_of(plan, run)
     assert train is not None
     assert [(d["path"], d.get("every")) for d in train["data"][:2]] == [("o/data/sawyer", 2), ("o/data/sawyer", None)]
     assert [e.get("every") for e in evaluations] == [2, None, None]
@@ -230,8 +230,8 @@ def test_robots_and_arms_must_fit(tmp_path, change, message):
 def test_foreacts_own_compose(name):
     plan = arms.load(name, [])
     for arm_name in plan.arms:
-        for run in arms.runs_of(plan, arm_name, plan.seeds[0]):
-            train, evaluations = arms.settings_of(plan, run)
+        for run in runs.runs_of(plan, arm_name, plan.seeds[0]):
+            train, evaluations = runs.settings_of(plan, run)
             assert all(config_of("eval", as_overrides(e))["seed"] == 1000 for e in evaluations)
             if train is not None:
                 assert "data" in str(config_of("train", as_overrides(train))["data"])
