@@ -123,11 +123,11 @@ def test_arms_of_one_checkpoint_are_evaluated_alone_and_drawn(tmp_path, monkeypa
 
 def test_a_comparison_of_an_experiment_takes_its_settings(monkeypatch):
     monkeypatch.setenv("FOREACT_HOME", "home")
-    plan = arms.load("metaworld10", ["eval.video=0"])
+    plan = arms.load("metaworld10", ["eval.video=0", "arms.ten.data.episodes=[0,10]"])
     shared = config_of("run", ["experiment=metaworld10"])["train"]
-    train, [evaluate] = settings(plan, "demonstrations-10")
+    train, [evaluate] = settings(plan, "ten")
     assert train == {**shared, "data": [{"path": "home/metaworld10/data", "episodes": [0, 10]}], "seed": 0,
-                     "out": "home/compare-metaworld10/demonstrations-10/seed0"}  # fmt: skip
+                     "out": "home/compare-metaworld10/ten/seed0"}  # fmt: skip
     assert (evaluate["video"], len(evaluate["tasks"])) == (0, 10)
     train, [evaluate] = settings(plan, "execute-1")
     assert train is None
