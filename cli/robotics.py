@@ -160,5 +160,5 @@ def serve(config: Mapping[str, Any]) -> None:
             f"robot: foreact control policy=ws://{settings.host}:{server.port} …"
         )
 
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
         asyncio.run(server.run(ready))

@@ -2,7 +2,7 @@
 
 A client connects and gets the policy's metadata, then sends observations and gets chunks. `/healthz` says OK,
 `/metrics` counts in Prometheus' text format. SIGHUP loads the checkpoint again: batches under way end with the old
-weights.
+weights. SIGINT and SIGTERM end it.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import logging
 import signal
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -76,7 +76,7 @@ class Server:
         self._reload: asyncio.Task[None] | None = None
 
     async def run(self, ready: Callable[["Server"], None] = lambda server: None) -> None:
-        """Serve until cancelled. ready: called once it listens, when `port` is known."""
+        """Serve until cancelled, by SIGINT or SIGTERM too. ready: called once it listens, when `port` is known."""
         self.batcher = Batcher(self.actor)
         metadata(self.actor)  # the fingerprint of the weights takes a while, for which no client should wait
         settings = self.settings
@@ -91,7 +91,8 @@ class Server:
                 max_size=int(settings.max_mb * 1e6),
             ) as server:
                 self.port = next(iter(server.sockets)).getsockname()[1]
-                with _on_signal(signal.SIGHUP, self.reload):
+                stop = answering.cancel
+                with _on_signals({signal.SIGHUP: self.reload, signal.SIGINT: stop, signal.SIGTERM: stop}):
                     ready(self)
                     await asyncio.shield(answering)
         finally:
@@ -225,13 +226,14 @@ class _Bucket:
 
 
 @contextlib.contextmanager
-def _on_signal(number: int, act: Callable[[], None]) -> Iterator[None]:
-    """Call a function at a signal while inside; only the main thread's loop can."""
+def _on_signals(acts: Mapping[int, Callable[[], object]]) -> Iterator[None]:
+    """Call a function at each signal while inside; only the main thread's loop can."""
     loop, there = asyncio.get_running_loop(), threading.current_thread() is threading.main_thread()
-    if there:
-        loop.add_signal_handler(number, act)
+    numbers = acts if there else ()
+    for number in numbers:
+        loop.add_signal_handler(number, acts[number])
     try:
         yield
     finally:
-        if there:
+        for number in numbers:
             loop.remove_signal_handler(number)

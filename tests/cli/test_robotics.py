@@ -107,7 +107,8 @@ def test_a_checkpoint_drives_a_simulator_and_what_it_leaves_can_be_trained_on(ch
 
 @pytest.mark.sim
 @pytest.mark.slow
-def test_a_served_checkpoint_drives_a_simulator_in_real_time(checkpoint, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_served_checkpoint_drives_a_simulator_in_real_time(number, checkpoint, tmp_path):
     command = [sys.executable, "-m", "foreact", "serve", f"checkpoint={checkpoint}", "port=0", "device=cpu"]
     env = os.environ | {"PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as server:
@@ -118,9 +119,10 @@ def test_a_served_checkpoint_drives_a_simulator_in_real_time(checkpoint, tmp_pat
             assert main(["control", *settings, f"out={tmp_path / 'run'}"]) == 0
             with Client(uri) as client:
                 assert client.metadata["can_continue"]
-        finally:
-            server.send_signal(signal.SIGINT)
+            server.send_signal(number)
             assert server.wait(20) == 0
+        finally:
+            server.kill()
     (episode,) = json.loads((tmp_path / "run" / "control.json").read_text())["episodes"]
     assert episode["outcome"] == "step limit"
     assert episode["violations"] == {}

@@ -166,8 +166,9 @@ def test_fresh_episodes_are_recorded_and_foreseen(policy, tmp_path):
 
 @pytest.mark.slow
 def test_expert_solves_the_tasks():
-    results = evaluate("expert", episodes=5, progress=False)
+    tasks = envs.tasks("metaworld")
+    results = evaluate("expert", tasks, episodes=5, progress=False)
     assert len(results["per_task"]) == 50
     assert results["task_mean"] >= 0.95
-    random = evaluate("random", episodes=1, max_steps=100, progress=False)
+    random = evaluate("random", tasks, episodes=1, max_steps=100, progress=False)
     assert random["task_mean"] <= 0.06
