@@ -115,7 +115,9 @@ def _card(name: str, policy: Policy, run: Mapping[str, Any], results: Mapping[st
         "licence": "Apache-2.0",
     }
     lines = [f"# {name}", "", f"A policy for {len(policy.tasks)} tasks, told by a sentence what to do.", "", "```sh"]
-    lines += [f"foreact eval checkpoint=pretrained/{name} tasks=[{policy.tasks[0].split('/')[-1]}]", "```", ""]
+    rates = {} if results is None else {task: row["success"] for task, row in results["per_task"].items()}
+    shown = max((task.split("/")[-1] for task in policy.tasks), key=lambda task: rates.get(task, 0.0))
+    lines += [f"foreact eval checkpoint=pretrained/{name} tasks=[{shown}]", "```", ""]
     lines += ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items()), ""]
     if run["commands"]:
         lines += ["Trained by:", "", "```sh", *run["commands"], "```", ""]
