@@ -129,9 +129,9 @@ def test_a_comparison_of_an_experiment_takes_its_settings(monkeypatch):
     assert train == {**shared, "data": [{"path": "home/metaworld10/data", "episodes": [0, 10]}], "seed": 0,
                      "out": "home/compare-metaworld10/ten/seed0"}  # fmt: skip
     assert (evaluate["video"], len(evaluate["tasks"])) == (0, 10)
-    train, [evaluate] = settings(plan, "execute-1")
+    train, [evaluate] = settings(plan, "execute-2")
     assert train is None
-    assert (evaluate["checkpoint"], evaluate["n_action_steps"]) == ("home/metaworld10", 1)
+    assert (evaluate["checkpoint"], evaluate["n_action_steps"]) == ("home/metaworld10", 2)
     for evaluations in (settings(plan, name)[1] for name in plan.arms):
         config_of("eval", as_overrides(evaluations[0]))
 
