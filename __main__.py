@@ -86,6 +86,12 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("name", metavar="NAME", help="render, loader, train, act, eval, control, serve or faults")
     bench.add_argument("settings", nargs="*", metavar="key=value")
     verbs.add_parser("tasks", help="list the tasks with their instructions")
+    verbs.add_parser(
+        "doctor",
+        help="what this computer can do, what is missing, and how to mend it",
+        description="Measure matrix products; look at threads, GPU, offscreen drawing, disk and packages; say what is "
+        "missing or slow, and how to mend it. Exit status 1 where something keeps foreact from working.",
+    )
     for verb in verbs.choices.values():
         verb.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return top
@@ -106,6 +112,10 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.what, arguments.path,
             checkpoint=arguments.checkpoint, out=arguments.out, episodes=arguments.episodes, slots=arguments.slots,
         )  # fmt: skip
+    if arguments.verb == "doctor":
+        from .cli.doctor import doctor
+
+        return doctor()
     if arguments.verb == "bench":
         commands.bench(arguments.name, config_of("bench", arguments.settings))
     elif arguments.verb == "compare":

@@ -51,11 +51,19 @@ def import_mujoco() -> Any:
     return mujoco
 
 
+def mend_drawing(backend: str, error: str) -> str:
+    """How to mend that MuJoCo cannot draw with a GL library, from what it said."""
+    if "MUJOCO_EGL_DEVICE_ID" in error:
+        return "unset MUJOCO_EGL_DEVICE_ID, or set it to a device that there is"
+    if backend in _OFF:
+        return "export MUJOCO_GL=egl"
+    return _INSTALL.get(backend, f"export MUJOCO_GL=egl; {_INSTALL['egl']}")
+
+
 def _gl_error(backend: str, error: Exception) -> UserError:
-    mend = _INSTALL.get(backend, _INSTALL["egl"])
     return UserError(
         f"no GL library to draw with: MUJOCO_GL={backend or 'unset'} gives {type(error).__name__}: {error}. "
-        f"Mend: {mend} (or set MUJOCO_GL=disabled, for physics without pictures)"
+        f"Mend: {mend_drawing(backend, str(error))} (or set MUJOCO_GL=disabled, for physics without pictures)"
     )
 
 

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from ..common import machine
 from ..data.mixture import Mixture
 from ..envs.spec import Embodiment
 from .config import ModelConfig
-from .device import resolve_device, resolve_precision
+from .device import Placement, resolve
 from .fitting import TrainConfig
 from .latents import TokenizerConfig
 from .model import Model
@@ -29,7 +30,7 @@ def describe(model: ModelConfig | TokenizerConfig, data: Any, train: TrainConfig
     active = f", {count - idle:,} of them active" if idle else ""
     observed = model.layout != "stacked"
     context = network.image_tokens() + model.n_obs_steps + model.rate_token + 1 if observed else 0
-    device = resolve_device(train.device)
+    placed = resolve(train.device, train.precision, train.kernels, train.threads)
     seen = train.steps * train.batch_size * train.accumulate
     segments = ", ".join(f"{name} {s.tokens} x {s.width}" for name, s in network.segments.items())
     rows = [
@@ -53,10 +54,20 @@ def describe(model: ModelConfig | TokenizerConfig, data: Any, train: TrainConfig
         ),
         ("solver", f"{model.solver.rule}, {model.solver.steps} steps"),
         ("data", f"{episodes} episodes to learn from, {steps:,} steps, {tasks} task(s)"),
-        ("training", f"{train.steps} updates, {seen:,} samples = {seen / steps:.1f} passes, on {device}"),
-        ("precision", resolve_precision(train.precision, device)),
+        ("training", f"{train.steps} updates, {seen:,} samples = {seen / steps:.1f} passes, on {placed.device}"),
+        ("precision", _precision(placed)),
     ]
     return "\n".join(f"{name:16} {value}" for name, value in rows)
+
+
+def _precision(placed: Placement) -> str:
+    """What is multiplied how, and how fast that is here."""
+    rates, kernels = (
+        machine.products(placed.device),
+        f", {placed.kernels} kernels" if placed.precision == "fp32" else "",
+    )
+    found = f"bf16 {rates.bfloat16:.0f} GFLOP/s, fp32 {max(rates.float32, rates.float32_onednn):.0f}"
+    return f"{placed.precision}{kernels} ({found} on {placed.threads} threads)"
 
 
 def _robot(model: ModelConfig, robot: Embodiment) -> str:

@@ -1,13 +1,44 @@
-"""Where a model runs and how precisely it multiplies there."""
+"""Where a model runs, on how many threads, and how precisely it multiplies there."""
 
 import contextlib
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import torch
 
+from ..common import machine
 from ..envs.errors import UserError, choose
+
+PRECISIONS = ("auto", "bf16", "fp32")
+KERNELS = ("auto", "onednn", "torch")
+
+# PyTorch counts processors, a container may use fewer, and threads beyond those wait for each other.
+if "OMP_NUM_THREADS" not in os.environ:
+    torch.set_num_threads(min(torch.get_num_threads(), machine.usable_threads()))
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where and how a run computes, with nothing left to choose: what a run folder records, and goes on with."""
+
+    device: str
+    precision: str  # of matrix products: 'bf16' or 'fp32'
+    kernels: str  # of float32 products on a CPU: 'onednn' or 'torch'
+    threads: int  # of PyTorch
+
+
+def resolve(device: str, precision: str, kernels: str, threads: int) -> Placement:
+    """Choose what is 'auto', or 0 threads, for this machine; see `resolve_device` and so on.
+
+    threads: 0 for those that PyTorch has. Raises `UserError` for what this machine does not have.
+    """
+    device = resolve_device(device)
+    with on_threads(threads or None):
+        count = torch.get_num_threads()
+        return Placement(device, resolve_precision(precision, device), resolve_kernels(kernels, device), count)
 
 
 def resolve_device(device: str) -> str:
@@ -21,12 +52,20 @@ def resolve_device(device: str) -> str:
 
 
 def resolve_precision(precision: str, device: str) -> str:
-    """'auto' to 'bf16' where the device multiplies bfloat16 in hardware, else 'fp32'."""
-    choose(precision, ("auto", "bf16", "fp32"), "precision")
-    if precision != "auto":
-        return precision
-    fast = torch.cuda.is_bf16_supported() if device.startswith("cuda") else torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return "bf16" if fast else "fp32"
+    """'auto' to 'bf16' where the device multiplies bfloat16 much faster than float32 (measured), else 'fp32'."""
+    choose(precision, PRECISIONS, "precision")
+    return machine.products(device).precision if precision == "auto" else precision
+
+
+def resolve_kernels(kernels: str, device: str) -> str:
+    """'auto' to who multiplies faster in float32 on the device (measured): 'onednn', or 'torch'.
+
+    Raises `UserError` where 'onednn' is asked for and this PyTorch or the device has none.
+    """
+    choose(kernels, KERNELS, "kernels")
+    if kernels == "onednn" and not (device == "cpu" and machine.has_onednn()):
+        raise UserError(f"kernels=onednn: on device {device!r} PyTorch {torch.__version__} has none; use kernels=torch")
+    return machine.products(device).kernels if kernels == "auto" else kernels
 
 
 def autocast(precision: str, device: str) -> AbstractContextManager:
@@ -49,9 +88,8 @@ def on_threads(count: int | None) -> Iterator[None]:
 
 def describe_machine() -> dict[str, str | int]:
     """What a measured number depends on."""
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     return {
-        "device": name,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else machine.processor_name(),
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,

@@ -20,9 +20,10 @@ from ..data.loader import Loader
 from ..data.mixture import MIXES, Mixture, iterate
 from ..envs.errors import UserError, choose, positive
 from .checkpoint import load_training, optimizer_tensors, restore_optimizer, write_checkpoint
-from .device import resolve_device, resolve_precision
+from .device import KERNELS, PRECISIONS, Placement, resolve
 from .ema import EMA
 from .loss import Losses
+from .nn.linear import training_kernels
 
 Network = TypeVar("Network", bound=nn.Module)
 Batches = tuple[Batch, ...]
@@ -42,7 +43,7 @@ class TrainConfig:
     apart, 0 for none · accumulate: batches for one update · lora: rank of the change to a trained backbone's weights, 0
     to train them whole (`nn.lora`) · recompute: less memory for a third more time (activation checkpointing) ·
     reader: of frames, one of `dataset.READERS` · mix, temperature: how much of a batch each robot fills, see
-    `Mixture.shares` · every: 0 for never.
+    `Mixture.shares` · every: 0 for never · device, precision, kernels, threads: see `device.resolve`.
     """
 
     steps: int = 1000
@@ -65,6 +66,8 @@ class TrainConfig:
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"
+    kernels: str = "auto"
+    threads: int = 0
     compile: bool = False
     recompute: bool = False
     mix: str = "shares"
@@ -83,6 +86,10 @@ class TrainConfig:
         choose(self.schedule, ("cosine", "constant"), "learning-rate schedule")
         choose(self.reader, READERS, "reader of frames")
         choose(self.mix, MIXES, "mix of sources")
+        choose(self.precision, PRECISIONS, "precision")
+        choose(self.kernels, KERNELS, "kernels")
+        if self.threads < 0:
+            raise UserError(f"threads is a number of threads, 0 for all that this process may use, got {self.threads}")
         if self.lora < 0:
             raise UserError(f"lora is a rank, 0 to train all weights, got {self.lora}")
         if self.state_noise < 0:
@@ -108,8 +115,9 @@ class Fitting(Generic[Network]):
     def __init__(self, config: TrainConfig):
         torch.manual_seed(config.seed)
         self.config = config
-        self.device = resolve_device(config.device)
-        self.precision = resolve_precision(config.precision, self.device)
+        self.placement: Placement = resolve(config.device, config.precision, config.kernels, config.threads)
+        self.device = self.placement.device
+        self.precision = self.placement.precision
         self.step = 0
 
     def begin(self, model: Network, loaders: Sequence[Loader], besides: dict[str, nn.Module] | None = None) -> None:
@@ -153,12 +161,11 @@ class Fitting(Generic[Network]):
             group["lr"] = config.lr * learning_rate(self.step, config)
         sums: dict[str, Tensor] = {}
         for part, sources in enumerate(parts):
-            with torch.random.fork_rng(self._gpus):  # dropout draws from PyTorch's own generator
-                torch.manual_seed(self._seed(part))
-                losses = self.losses(sources, torch.Generator(self.device).manual_seed(self._seed(part)))
-            if not bool(torch.isfinite(losses.total)):
-                raise NotFinite(self.step, sources)
-            (losses.total / config.accumulate).backward()
+            with training_kernels(self.placement.kernels):  # in the backward pass too, which may compute layers again
+                losses = self._losses(sources, self._seed(part))
+                if not bool(torch.isfinite(losses.total)):
+                    raise NotFinite(self.step, sources)
+                (losses.total / config.accumulate).backward()
             for name, value in {"loss": losses.total.detach(), **losses.parts}.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value / config.accumulate
         norm = nn.utils.clip_grad_norm_(self.parameters, config.clip)
@@ -172,6 +179,11 @@ class Fitting(Generic[Network]):
         self.step += 1
         named = {name if name == "loss" else f"loss/{name}": float(v) for name, v in sums.items()}
         return named | {"grad_norm": float(norm), "lr": self.optimizer.param_groups[0]["lr"]}
+
+    def _losses(self, sources: Batches, seed: int) -> Losses:
+        with torch.random.fork_rng(self._gpus):  # dropout draws from PyTorch's own generator
+            torch.manual_seed(seed)
+            return self.losses(sources, torch.Generator(self.device).manual_seed(seed))
 
     def _seed(self, part: int) -> int:
         return int(np.random.SeedSequence([self.config.seed, self.step, part]).generate_state(1)[0])

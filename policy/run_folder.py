@@ -9,25 +9,40 @@ from ..data.whole import whole, write_json
 from ..envs.errors import UserError
 from .device import describe_machine
 
-# Settings that change speed or what is written, and never the result: they may differ when a run goes on.
-FREE = ("train.device", "train.reader", "train.workers", "train.log_every", "train.save_every", "train.rollout_every")
+# Settings that change speed, rounding or what is written: they may differ when a run goes on.
+FREE = tuple(
+    f"train.{name}"
+    for name in ("device", "threads", "kernels", "reader", "workers", "log_every", "save_every", "rollout_every")
+)
 
 
 class RunFolder:
     """Opens (or begins) the run at `path`. Raises `UserError` where another configuration began it.
 
-    defaults: of settings that are younger than the run, and so not in its record.
+    defaults: of settings that are younger than the run, and so not in its record · placement: what was chosen for
+    settings that are 'auto' (`device.Placement`); the run goes on with it, see `recorded_placement`.
     """
 
-    def __init__(self, path: Path, config: dict[str, Any], command: str, defaults: dict[str, Any] | None = None):
+    def __init__(
+        self,
+        path: Path,
+        config: dict[str, Any],
+        command: str,
+        defaults: dict[str, Any] | None = None,
+        placement: dict[str, Any] | None = None,
+    ):
         self.path = path
         self._board: Any = None
         path.mkdir(parents=True, exist_ok=True)
-        about = path / "run.json"
+        about, chosen = path / "run.json", {} if placement is None else {"placement": placement}
         if about.is_file():
-            _same({**_flat(defaults or {}), **_flat(json.loads(about.read_text())["config"])}, config, path)
+            record = json.loads(about.read_text())
+            _same({**_flat(defaults or {}), **_flat(record["config"])}, config, path, record.get("placement", {}))
+            if record | chosen != record:
+                write_json(about, record | chosen)
         else:
-            write_json(about, {"config": config, "versions": package_versions(), "machine": describe_machine()})
+            versions = package_versions()
+            write_json(about, {"config": config, "versions": versions, "machine": describe_machine(), **chosen})
         if command:
             with (path / "commands.txt").open("a") as f:
                 f.write(command + "\n")
@@ -77,10 +92,18 @@ def _board(folder: Path, step: int) -> Any:
     return SummaryWriter(str(folder), purge_step=step + 1)
 
 
-def _same(before: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+def recorded_placement(path: Path) -> dict[str, Any]:
+    """Where and how the run at `path` computes; empty where there is none, or where that was not yet kept."""
+    about = path / "run.json"
+    return json.loads(about.read_text()).get("placement", {}) if about.is_file() else {}
+
+
+def _same(before: dict[str, Any], now: dict[str, Any], path: Path, placement: dict[str, Any]) -> None:
+    """Raise `UserError` where settings differ. What was chosen for an 'auto' may also be asked for by its name."""
     if not any(key.startswith("origin.") for key in before):  # begun before runs noted what they are made from
         now = {key: value for key, value in now.items() if key != "origin"}
     a, b = before, _flat(now)
+    a |= {f"train.{n}": v for n, v in placement.items() if a.get(f"train.{n}") == "auto" and b.get(f"train.{n}") == v}
     lines = [
         f"  {key}: {a.get(key)!r} there, {b.get(key)!r} asked for"
         for key in sorted(a.keys() | b.keys())

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,12 +17,15 @@ from ..data.sources import Source, sources_of
 from ..envs.errors import UserError
 from .checkpoint import find_checkpoint, find_finished, load_policy
 from .config import ModelConfig
+from .device import Placement, on_threads, resolve, resolve_precision
 from .distill import DistillConfig, Distiller
 from .fitting import Batches, Fitting, NotFinite, TrainConfig
 from .latents import TokenizerConfig, TokenizerTrainer, load_tokenizer
-from .run_folder import RunFolder, draw_curves
+from .run_folder import RunFolder, draw_curves, recorded_placement
 from .settings import build, defaults_of
 from .trainer import Trainer
+
+log = logging.getLogger(__name__)
 
 Preset = ModelConfig | TokenizerConfig | DistillConfig
 """What can be trained: a policy, a tokenizer of frames, or a faster student of a policy."""
@@ -61,21 +65,40 @@ def train(
     Raises `UserError` for a store or configuration that does not fit, and for a loss that is not finite (its batch is
     saved first). SIGTERM and Ctrl-C save a checkpoint and raise `KeyboardInterrupt`.
     """
-    trainer, model = _trainer(data, model, config, tokenizer, teacher, labels, init)
+    placement = place(config, recorded_placement(Path(out)))
+    placed = dataclasses.replace(config, **dataclasses.asdict(placement))
+    trainer, model = _trainer(data, model, placed, tokenizer, teacher, labels, init)
     settings = {"data": _named(data), "model": dataclasses.asdict(model), "train": dataclasses.asdict(config)}
     settings |= {"origin": dict(trainer.origin)} | ({} if teacher is None else {"teacher": str(teacher)})
     settings |= {} if init is None else {"init": str(init)}
-    run = RunFolder(Path(out), settings, command, {"model": defaults_of(model), "train": defaults_of(config)})
+    defaults = {"model": defaults_of(model), "train": defaults_of(config)}
+    run = RunFolder(Path(out), settings, command, defaults, placement=dataclasses.asdict(placement))
     if (run.path / "checkpoints" / "latest").is_file():
         trainer.resume(find_checkpoint(run.path))
     run.rewind(trainer.step)
     with (
         contextlib.closing(run),
+        on_threads(placement.threads),
         _Interrupts() as interrupts,
         _bar(trainer.step, config.steps, enabled=progress) as tick,
     ):
         _loop(trainer, run, interrupts, tick, evaluate)
     return run.path
+
+
+def place(config: TrainConfig, recorded: Mapping[str, Any]) -> Placement:
+    """Where a run computes: as it is asked, else as it began (recorded, may be empty), else as is best here.
+
+    Warns where a run goes on in a precision that is not the faster one of this machine.
+    """
+    asked = {name: getattr(config, name) for name in ("device", "precision", "kernels", "threads")}
+    if asked["device"] not in ("auto", recorded.get("device")):
+        recorded = {name: value for name, value in recorded.items() if name != "kernels"}
+    placement = resolve(**{n: recorded.get(n, v) if v in ("auto", 0) else v for n, v in asked.items()})
+    faster = resolve_precision("auto", placement.device)
+    if asked["precision"] == "auto" and placement.precision != faster:
+        log.warning("this run began in %s and goes on with it; %s is faster here", placement.precision, faster)
+    return placement
 
 
 def _trainer(

@@ -14,7 +14,8 @@ import pytest
 from foreact.eval.pack import MOST_BYTES
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("envs", "data", "policy", "eval", "cli")  # each imports from itself and from those before it
+ROOMS = ("common", "envs", "data", "policy", "eval", "cli")  # each imports from itself and from those before it
+HEAVY = ("torch", "mujoco", "jinja2")  # in common only inside functions
 EVAL = ("reports", "", "serving", "robot", "bench")  # likewise inside eval, where "" are the files of eval itself
 LARGEST_FILE = (
     2_000_000  # bytes; pictures for the docs fit, data does not, nor weights but those that come with foreact
@@ -27,11 +28,11 @@ def sources(*folders: str) -> list[Path]:
     return sorted(path.relative_to(ROOT) for path in found)
 
 
-def imported(source: str, path: Path) -> set[str]:
-    """What the file at `path` imports, at any depth. In envs/spec.py `from ..data.store import Store` is
-    .data.store.Store (from the root of the package), `import torch.nn` is torch.nn."""
-    names = set()
-    for node in ast.walk(ast.parse(source)):
+def imported(source: str, path: Path, *, inside_functions: bool = True) -> set[str]:
+    """What the file at `path` imports. In envs/spec.py `from ..data.store import Store` is .data.store.Store (from the
+    root of the package), `import torch.nn` is torch.nn."""
+    tree, names = ast.parse(source), set()
+    for node in ast.walk(tree) if inside_functions else tree.body:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -42,14 +43,16 @@ def imported(source: str, path: Path) -> set[str]:
 
 def faults(source: str, path: Path) -> list[str]:
     """What `path` may not import: rooms above its own, also inside eval; the package by its absolute name; torch in
-    envs."""
+    envs, and what is heavy in common, but for inside its functions."""
     room = path.parts[0]
     banned = {f".{name}" for name in (*ROOMS[ROOMS.index(room) + 1 :], "configs", "__main__")}
     banned |= {"foreact", *ROOMS} | ({"torch", "einops", "jaxtyping"} if room == "envs" else set())
     names = imported(source, path)
     own = inside_eval(path.parts[1:]) if room == "eval" else len(EVAL)
     above = {n for n in names if n.startswith(".eval.") and inside_eval(n.split(".")[2:]) > own}
-    return sorted(n for n in names if n in above or any(f"{n}.".startswith(f"{b}.") for b in banned))
+    heavy = imported(source, path, inside_functions=False) if room == "common" else set()
+    wrong = {n for n in names if any(f"{n}.".startswith(f"{b}.") for b in banned)}
+    return sorted(above | wrong | {n for n in heavy if n.split(".")[0] in HEAVY})
 
 
 def inside_eval(parts: Sequence[str]) -> int:
@@ -62,6 +65,8 @@ def inside_eval(parts: Sequence[str]) -> int:
     [
         ("envs/spec.py", "from ..data.store import Store", ".data.store.Store"),
         ("envs/spec.py", "from .. import data", ".data"),
+        ("common/machine.py", "from ..envs.errors import UserError", ".envs.errors.UserError"),
+        ("common/machine.py", "import torch", "torch"),
         ("data/store.py", "def f():\n    from ..policy import nn", ".policy.nn"),
         ("policy/nn/block.py", "from ...eval.bench import act", ".eval.bench.act"),
         ("policy/nn/block.py", "from ... import eval as e", ".eval"),
@@ -86,6 +91,8 @@ def test_the_check_itself_finds(path, line, fault):
         ("eval/rollout.py", "from ..policy.nn import block\nfrom .. import envs, data"),
         ("policy/nn/block.py", "from ..segments import Segment\nfrom . import attention"),
         ("envs/render.py", "import numpy as np\nfrom .spec import Camera"),
+        ("envs/render.py", "from ..common import machine"),
+        ("common/machine.py", "def f():\n    import torch"),
         ("data/store.py", "from ..envs import evaluation"),
         (
             "eval/robot/control.py",

@@ -20,6 +20,7 @@ from ...policy.device import autocast, on_threads, resolve_device
 from ...policy.fitting import Batches, Fitting, TrainConfig
 from ...policy.loss import Losses, objective
 from ...policy.model import Model
+from ...policy.nn.linear import unpacked
 from .frozen import FrozenBackbone
 from .model import alone, deeper, fake_policy
 from .peers import SIZES, SMALLEST, Peer, check_peer, diffusion, lerobot
@@ -84,7 +85,7 @@ def bench_train(
     check_peer(peer, device)
     with on_threads(threads):
         arms = {arm: Rehearsal(config, batch_size, arm, device) for arm in (TUNED, FROZEN)}
-        with FlopCounterMode(display=False) as counter:
+        with unpacked(), FlopCounterMode(display=False) as counter:
             arms[TUNED]()
         work = dict.fromkeys(arms, float(counter.get_total_flops()))
         counts = {arm: sum(p.numel() for p in run.parameters) for arm, run in arms.items()}

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from foreact.policy.nn.linear import Linear
+from foreact.policy.nn.linear import Linear, training_kernels
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -75,3 +75,41 @@ def test_a_copy_holds_its_own_weights():
         other.weight.zero_()
         assert torch.equal(mine(x), before)
         assert torch.equal(other(x), mine.bias.expand(3, -1))
+
+
+@given(
+    shape=st.lists(st.integers(0, 5), max_size=4),
+    wide=st.sampled_from([1, 5, 24]),
+    bias=st.booleans(),
+    stride=st.booleans(),
+)
+def test_training_kernels_have_the_same_gradients(shape, wide, bias, stride):
+    """The same to rounding: sums of 16 products of numbers about 1, in another order."""
+    mine, plain = pair(wide, bias)
+    x = torch.randn(*shape, 32)[..., ::2] if stride else torch.randn(*shape, 16)
+    mine_x, plain_x = x.clone().requires_grad_(), x.clone().requires_grad_()
+    with training_kernels("onednn"):
+        out = mine(mine_x)
+    weights = torch.randn_like(out)
+    (out * weights).sum().backward()
+    (plain(plain_x) * weights).sum().backward()
+    for a, b in zip([mine_x, *mine.parameters()], [plain_x, *plain.parameters()], strict=True):
+        assert a.grad is not None
+        torch.testing.assert_close(a.grad, b.grad, atol=1e-4, rtol=1e-4)
+
+
+def test_only_what_needs_a_gradient_gets_one():
+    mine, _ = pair()
+    mine.weight.requires_grad_(False)
+    with training_kernels("onednn"):
+        mine(torch.randn(3, 16)).sum().backward()
+    assert mine.weight.grad is None
+    assert mine.bias.grad is not None
+
+
+def test_training_kernels_are_put_back():
+    mine, plain = pair()
+    x = torch.randn(3, 16)
+    with pytest.raises(KeyError), training_kernels("onednn"):
+        raise KeyError
+    assert torch.equal(mine(x), plain(x))
