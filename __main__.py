@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, (summary, config) in VERBS.items():
-        settings = files("foreact.configs").joinpath(f"{config}.yaml").read_text()
+        settings = files("foreact.configs").joinpath(f"{config}.yaml").read_text(encoding="utf-8")
         verb = verbs.add_parser(
             name, help=summary, description=f"{summary}. Settings and their defaults:\n\n{settings}", epilog=EPILOG,
             formatter_class=argparse.RawDescriptionHelpFormatter,

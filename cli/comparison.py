@@ -74,12 +74,12 @@ def _run(folder: Path, run: Run, settings: Settings) -> None:
         commands.train(config_of("train", as_overrides(train)))
     for evaluation in evaluations:
         commands.evaluate(config_of("eval", as_overrides(evaluation)))
-    (out / DONE).write_text(json.dumps(_asked(folder, settings), indent=1) + "\n")
+    (out / DONE).write_text(json.dumps(_asked(folder, settings), indent=1) + "\n", encoding="utf-8")
 
 
 def _is_done(folder: Path, run: Run, settings: Settings) -> bool:
     done = folder / run.name / DONE
-    return done.is_file() and json.loads(done.read_text()) == _asked(folder, settings)
+    return done.is_file() and json.loads(done.read_text(encoding="utf-8")) == _asked(folder, settings)
 
 
 def _asked(folder: Path, settings: Settings) -> dict[str, Any]:

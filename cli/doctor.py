@@ -174,7 +174,7 @@ def _version(package: str) -> str | None:
 
 def _pins(path: Path) -> dict[str, str]:
     """Versions by package of a constraints file; none where the package came without one."""
-    text = path.read_text() if path.is_file() else ""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
     return dict(re.findall(r"^([\w.-]+)==(\S+)", text, flags=re.MULTILINE))
 
 

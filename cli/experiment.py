@@ -7,6 +7,7 @@ from typing import Any
 from .. import envs
 from . import commands
 from .compose import as_overrides, config_of, home
+from .forecast import describe_forecast
 from .terminal import console, say
 
 
@@ -21,6 +22,7 @@ def run_experiment(overrides: Sequence[str]) -> None:
     }
     # All are composed before the first begins: a misspelt setting should not cost a collection.
     composed = {stage: config_of(stage, as_overrides(settings)) for stage, settings in stages(config, out).items()}
+    say(describe_forecast(composed))
     for number, (stage, settings) in enumerate(composed.items(), start=1):
         console.rule(f"{number}/{len(composed)} {stage}")
         verbs[stage](settings)

@@ -16,6 +16,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from ..common.machine import usable_threads
 from ..envs.errors import UserError
 
 THREADS = "OMP_NUM_THREADS"
@@ -31,7 +32,7 @@ def side_by_side(work: Mapping[Path, Callable[[], Any]], jobs: int) -> Iterator[
     waiting = dict(work)
     running: dict[Path, BaseProcess] = {}
     try:
-        with _threads(max(1, (os.cpu_count() or 1) // jobs)), _stop_on_terminate():
+        with _threads(max(1, usable_threads() // jobs)), _stop_on_terminate():
             while waiting or running:
                 while waiting and len(running) < jobs:
                     log = next(iter(waiting))
@@ -58,7 +59,7 @@ def _start(call: Callable[[], Any], log: Path) -> BaseProcess:
 
 def _carry_out(call: Callable[[], Any], log: Path) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a") as file:
+    with log.open("a", encoding="utf-8") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
     try:
@@ -72,7 +73,7 @@ def _carry_out(call: Callable[[], Any], log: Path) -> None:
 
 
 def _last_words(log: Path) -> str:
-    return log.read_text(errors="replace").strip()[-2000:] if log.is_file() else "it said nothing"
+    return log.read_text(encoding="utf-8", errors="replace").strip()[-2000:] if log.is_file() else "it said nothing"
 
 
 @contextlib.contextmanager

@@ -93,7 +93,7 @@ def _control(config: Mapping[str, Any], out: Path) -> tuple[dict[str, Any], Embo
         robot.close()
     store = f"   Store: {out / 'data'}" if config["record"] else ""
     say(f"Report: {write_control_report(out, robot.embodiment)}{store}")
-    return json.loads((out / "control.json").read_text()), robot.embodiment
+    return json.loads((out / "control.json").read_text(encoding="utf-8")), robot.embodiment
 
 
 def _episode(loop: Control, book: Logbook, episode: int, config: Mapping[str, Any]) -> str:

@@ -101,7 +101,7 @@ def limited(embodiment: Embodiment, path: str | None) -> Embodiment:
         limits = embodiment.limits or known.get(embodiment.own_name, ())
         return dataclasses.replace(embodiment, limits=limits)
     try:
-        rows = json.loads(Path(path).read_text())
+        rows = json.loads(Path(path).read_text(encoding="utf-8"))
         limits = tuple(build(Limit, row, f"limits of {path}") for row in rows)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"limits={path}: {error}; it is a JSON list of rows (docs/robot.md)") from error

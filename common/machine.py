@@ -64,7 +64,7 @@ def cpu_quota(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/sel
     """Processors' worth of time that the process's control groups (version 1 or 2) allow; infinity for no limit."""
     quota = math.inf
     try:
-        lines = own.read_text().splitlines()
+        lines = own.read_text(encoding="utf-8").splitlines()
     except OSError:
         return quota
     for line in lines:
@@ -85,7 +85,7 @@ def _least_quota(mount: Path, path: str, read: Callable[[Path], float]) -> float
 
 def _quota_v2(folder: Path) -> float:
     try:
-        quota, period = (folder / "cpu.max").read_text().split()
+        quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
         return math.inf if quota == "max" else int(quota) / int(period)
     except (OSError, ValueError, ZeroDivisionError):
         return math.inf
@@ -93,7 +93,9 @@ def _quota_v2(folder: Path) -> float:
 
 def _quota_v1(folder: Path) -> float:
     try:
-        quota, period = (int((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+        quota, period = (
+            int((folder / f"cpu.cfs_{name}_us").read_text(encoding="utf-8")) for name in ("quota", "period")
+        )
         return quota / period if quota > 0 else math.inf
     except (OSError, ValueError, ZeroDivisionError):
         return math.inf
@@ -102,7 +104,7 @@ def _quota_v1(folder: Path) -> float:
 def processor_name() -> str:
     """The processor's name as its maker writes it, such as 'AMD EPYC'."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
@@ -138,7 +140,7 @@ def _products(device: str, key: str) -> Products:
     with contextlib.suppress(OSError):  # a full or read-only disk: measured again next time
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_suffix(f".{os.getpid()}.part")
-        draft.write_text(json.dumps(this_boot | {key: dataclasses.asdict(found)}, indent=1))
+        draft.write_text(json.dumps(this_boot | {key: dataclasses.asdict(found)}, indent=1), encoding="utf-8")
         draft.replace(path)
     return found
 
@@ -227,7 +229,7 @@ def _last_lines(text: str) -> Iterator[str]:
 
 def _boot() -> str:
     with contextlib.suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     return platform.node()
 
 
@@ -241,6 +243,6 @@ def _cache_folder() -> Path:
 
 def _read_json(path: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError):
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         return found if isinstance(found, dict) else {}
     return {}

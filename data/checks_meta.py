@@ -36,7 +36,7 @@ def wrong_lengths(store: Store) -> Iterator[Problem]:
 
 def _own_length(file: Path) -> int | None:
     try:
-        return json.loads(file.read_text())["shape"][0]
+        return json.loads(file.read_text(encoding="utf-8"))["shape"][0]
     except (OSError, ValueError, KeyError, IndexError):
         return None
 
@@ -97,8 +97,8 @@ def load_statistics(checkpoint: Path | str) -> dict:
         raise UserError(f"no normalizers.json in {checkpoint}; name the folder of a checkpoint")
     try:
         about = files[-1].with_name("policy.json")
-        model = json.loads(about.read_text())["model"] if about.is_file() else {}
-        return json.loads(files[-1].read_text()) | {"space": model.get("space", "native")}
+        model = json.loads(about.read_text(encoding="utf-8"))["model"] if about.is_file() else {}
+        return json.loads(files[-1].read_text(encoding="utf-8")) | {"space": model.get("space", "native")}
     except (OSError, ValueError) as error:
         raise UserError(f"{files[-1]} is not readable JSON ({error}); save the checkpoint again") from error
 

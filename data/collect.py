@@ -20,11 +20,12 @@ from rich.progress import (
 )
 
 from .. import envs
+from ..common.machine import usable_threads
 from ..envs.errors import UserError
 from ..envs.spec import Camera, Embodiment
 from . import layout
 from .agenda import Agenda
-from .crew import Alone, Crew, Processes, Recipe, cores
+from .crew import Alone, Crew, Processes, Recipe
 from .demonstrate import Labels, Noise, Pilot
 from .provenance import package_versions
 from .store import Store
@@ -198,5 +199,5 @@ def _embodiment(task: str, recipe: Recipe) -> Embodiment:
 
 
 def _crew(recipe: Recipe, workers: int, wanted: int) -> Crew:
-    workers = min(workers or cores(), wanted)
+    workers = min(workers or usable_threads(), wanted)
     return Alone(recipe) if workers == 1 else Processes(recipe, workers)

@@ -214,11 +214,6 @@ def _work(connection: Connection, recipe: Recipe) -> None:
     recorder.close()
 
 
-def cores() -> int:
-    """Processor cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @contextlib.contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
     """Environment variables for processes that are started inside; those that the user has set stay."""

@@ -94,7 +94,7 @@ def create_hierarchy(folder: Path, embodiment: Embodiment, *, privileged: bool) 
     for name, spec in array_specs(embodiment, privileged=privileged).items():
         _create_array(group, name, spec)
     nodes = {
-        str(p.parent.relative_to(folder)): json.loads(p.read_text())
+        str(p.parent.relative_to(folder)): json.loads(p.read_text(encoding="utf-8"))
         for p in sorted(folder.rglob("zarr.json"))
         if p.parent != folder
     }
@@ -141,7 +141,7 @@ def read_root(path: Path) -> dict[str, Any]:
         raise UserError(f"no store at {path}: the path does not exist; collect one or correct the path")
     file = path / "zarr.json"
     try:
-        root = json.loads(file.read_text())
+        root = json.loads(file.read_text(encoding="utf-8"))
         attributes = root.get("attributes", {})
     except FileNotFoundError:
         raise UserError(f"{path} is not a foreact store: it has no zarr.json") from None
@@ -223,7 +223,7 @@ def replace_json(file: Path, content: dict[str, Any]) -> None:
     """Write JSON so that a reader sees the old file or the new one, never a part."""
     temporary = file.with_name(f"{file.name}.{uuid.uuid4().hex}.partial")
     try:
-        temporary.write_text(json.dumps(content))
+        temporary.write_text(json.dumps(content), encoding="utf-8")
         temporary.replace(file)
     except BaseException:
         with contextlib.suppress(OSError):

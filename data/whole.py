@@ -23,7 +23,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON that a power cut does not tear either."""
-    with whole(path) as draft, draft.open("w") as file:
+    with whole(path) as draft, draft.open("w", encoding="utf-8") as file:
         json.dump(value, file, indent=1)
         file.write("\n")
         file.flush()

@@ -51,6 +51,6 @@ def about_checkpoint(folder: Path) -> dict[str, Any]:
     about: dict[str, Any] = {"checkpoint": folder.name, "alignment": None}
     for run in (folder / "run.json", folder.parent.parent / "run.json"):  # packed, or RUN/checkpoints/STEP
         if run.is_file():
-            about["alignment"] = json.loads(run.read_text())["config"].get("train", {}).get("align")
+            about["alignment"] = json.loads(run.read_text(encoding="utf-8"))["config"].get("train", {}).get("align")
             break
     return about

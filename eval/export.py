@@ -64,7 +64,7 @@ def export(
         size = sum(file.stat().st_size for file in mine)
         found[runtime] = {**error, "ms": _milliseconds(fast, seen, words), "bytes": size}
     file = folder / FOLDER / "export.json"
-    before = json.loads(file.read_text()) if file.is_file() else {}
+    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     write_json(file, before | found)
     return found
 

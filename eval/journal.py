@@ -36,7 +36,7 @@ class Journal:
     def _open(self, folder: Path, config: dict[str, Any], resume: bool) -> None:
         lines, settings = folder / "episodes.jsonl", folder / "eval.json"
         if settings.exists() and resume:
-            _same(json.loads(settings.read_text()), config, folder)
+            _same(json.loads(settings.read_text(encoding="utf-8")), config, folder)
             self.records = _read(lines)
         else:
             for stale in (lines, folder / "results.json", *folder.glob("videos/*.mp4")):
@@ -67,7 +67,7 @@ class Journal:
 
 
 def _locked(path: Path) -> IO[str]:
-    file = path.open("w")
+    file = path.open("w", encoding="utf-8")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -45,7 +45,7 @@ def pack(checkpoint: Path | str, out: Path | str, *, results: Path | str | None 
         found = _results(run, results)
         updates = int(folder.name) if folder.name.isdigit() else None
         card = _card(out.name, packed, _history(run) | {"updates": updates}, found, _whose(found, packed, before))
-        (draft / "README.md").write_text(_FOLDERS.sub("", card))
+        (draft / "README.md").write_text(_FOLDERS.sub("", card), encoding="utf-8")
         _check_size(draft, out)
         shutil.rmtree(out, ignore_errors=True)
         draft.rename(out)
@@ -63,7 +63,7 @@ def _write(draft: Path, folder: Path, run: Path, policy: Policy) -> None:
     shutil.copyfile(folder / "normalizers.json", draft / "normalizers.json")
     for file in (folder / "policy.json", run / "run.json"):
         if file.is_file():
-            (draft / file.name).write_text(_FOLDERS.sub("", file.read_text()))
+            (draft / file.name).write_text(_FOLDERS.sub("", file.read_text(encoding="utf-8")))
 
 
 def _results(run: Path, results: Path | str | None) -> dict[str, Any] | None:
@@ -89,10 +89,10 @@ def _whose(results: Mapping[str, Any] | None, packed: Policy, before: Policy) ->
 
 def _history(run: Path) -> dict[str, Any]:
     """What a run's folder tells of its training: settings, versions, machine, commands and minutes."""
-    about = json.loads((run / "run.json").read_text()) if (run / "run.json").is_file() else {}
+    about = json.loads((run / "run.json").read_text(encoding="utf-8")) if (run / "run.json").is_file() else {}
     records, commands = read_metrics(run / "metrics.jsonl"), run / "commands.txt"
     minutes = next((r["minutes"] for r in reversed(records) if "minutes" in r), None)
-    lines = commands.read_text().splitlines() if commands.is_file() else []
+    lines = commands.read_text(encoding="utf-8").splitlines() if commands.is_file() else []
     about["train"] = about.get("config", {}).get("train", {})
     return {"machine": {}, "versions": {}, **about, "minutes": minutes, "commands": list(dict.fromkeys(lines))}
 

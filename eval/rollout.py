@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ..data.crew import cores
+from ..common.machine import usable_threads
 from ..data.whole import write_json
 from ..envs.errors import UserError
 from ..envs.spec import Camera
@@ -135,7 +135,7 @@ def make_pool(
     registry: str,
 ) -> Pool:
     """Workers and slots that suit the machine, the batch and the number of episodes left."""
-    workers = cores() if workers is None else workers
+    workers = usable_threads() if workers is None else workers
     if n_envs is None:
         # Twice the batch: one half of the environments moves while the other half's looks are inferred.
         n_envs = min(2 * actor.rows, 4 * workers) if isinstance(actor, PolicyActor) else workers

@@ -54,7 +54,7 @@ def write_checkpoint(run: Path, step: int, write: Callable[[Path], None], traini
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(draft, folder)
     with whole(root / "latest") as pointer:
-        pointer.write_text(folder.name)
+        pointer.write_text(folder.name, encoding="utf-8")
     for old in sorted(p for p in root.iterdir() if p.name.isdigit())[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     return folder
@@ -85,7 +85,7 @@ def write_policy(folder: Path, policy: Policy) -> None:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def packaged_name(path: Path | str) -> str | None:
@@ -104,7 +104,7 @@ def find_checkpoint(path: Path | str) -> Path:
         return path
     pointer = path / "checkpoints" / "latest"
     if pointer.is_file():
-        return path / "checkpoints" / pointer.read_text().strip()
+        return path / "checkpoints" / pointer.read_text(encoding="utf-8").strip()
     if (name := packaged_name(path)) is not None:
         known = {file.parent.name: file.parent for file in PACKAGED.glob("*/policy.json")}
         return known[choose(name, known or ["none yet"], "pretrained policy")]
@@ -119,7 +119,7 @@ def find_finished(path: Path | str) -> Path:
     """
     folder, about = find_checkpoint(path), Path(path) / "run.json"
     if folder != Path(path) and about.is_file():
-        steps = json.loads(about.read_text())["config"]["train"]["steps"]
+        steps = json.loads(about.read_text(encoding="utf-8"))["config"]["train"]["steps"]
         if folder.name != f"{steps:08d}":
             raise UserError(f"{path} is trained to step {int(folder.name)} of {steps}: train on, or name {folder}")
     return folder
@@ -135,7 +135,7 @@ def load_policy(path: Path | str, device: str = "auto", runtime: str = "torch") 
     device, folder = resolve_device(device_of(choose(runtime, RUNTIMES, "runtime"), device)), find_checkpoint(path)
     about = read_about(folder)
     try:
-        normalizers = json.loads((folder / "normalizers.json").read_text())
+        normalizers = json.loads((folder / "normalizers.json").read_text(encoding="utf-8"))
         tensors = load_file(folder / "model.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"checkpoint {folder} is damaged: {error}") from error
@@ -174,7 +174,7 @@ def read_about(folder: Path) -> dict[str, Any]:
     if (folder / "tokenizer.json").is_file():
         raise UserError(f"{folder} holds a tokenizer, not a policy; train one with tokenizer={folder}")
     try:
-        about = json.loads((folder / "policy.json").read_text())
+        about = json.loads((folder / "policy.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"checkpoint {folder} is damaged: policy.json: {error}") from error
     if about.get("format_version") != FORMAT_VERSION:
@@ -189,7 +189,7 @@ def load_training(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str,
     """Tensor groups and state of `write_checkpoint`."""
     try:
         files = sorted((folder / "training").glob("*.safetensors"))
-        state = json.loads((folder / "training" / "state.json").read_text())
+        state = json.loads((folder / "training" / "state.json").read_text(encoding="utf-8"))
         return {f.stem: load_file(f) for f in files}, state
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"checkpoint {folder} cannot be resumed: {error}") from error

@@ -103,7 +103,7 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, about: TokenizerConfig) 
     """Write a tokenizer into a folder."""
     save_file({k: v.contiguous() for k, v in tokenizer.state_dict().items()}, folder / "tokenizer.safetensors")
     values = {"format_version": FORMAT_VERSION, **asdict(about)}
-    (folder / "tokenizer.json").write_text(json.dumps(values, indent=1) + "\n")
+    (folder / "tokenizer.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 
 def load_tokenizer(path: Path | str) -> tuple[Tokenizer, TokenizerConfig]:
@@ -113,7 +113,7 @@ def load_tokenizer(path: Path | str) -> tuple[Tokenizer, TokenizerConfig]:
     """
     folder = find_finished(path)
     try:
-        about = json.loads((folder / "tokenizer.json").read_text())
+        about = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
         weights = load_file(folder / "tokenizer.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{folder} holds no readable tokenizer: {error}") from error

@@ -36,7 +36,7 @@ class RunFolder:
         path.mkdir(parents=True, exist_ok=True)
         about, chosen = path / "run.json", {} if placement is None else {"placement": placement}
         if about.is_file():
-            record = json.loads(about.read_text())
+            record = json.loads(about.read_text(encoding="utf-8"))
             _same({**_flat(defaults or {}), **_flat(record["config"])}, config, path, record.get("placement", {}))
             if record | chosen != record:
                 write_json(about, record | chosen)
@@ -44,12 +44,12 @@ class RunFolder:
             versions = package_versions()
             write_json(about, {"config": config, "versions": versions, "machine": describe_machine(), **chosen})
         if command:
-            with (path / "commands.txt").open("a") as f:
+            with (path / "commands.txt").open("a", encoding="utf-8") as f:
                 f.write(command + "\n")
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl, and the numbers to TensorBoard's files where it is installed."""
-        with (self.path / "metrics.jsonl").open("a") as f:
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as f:
             f.write(json.dumps(record) + "\n")
         if self._board is not None:
             for name, value in record.items():
@@ -68,14 +68,14 @@ class RunFolder:
         """Forget what was logged after `step`: a run that was cut off goes on from its last checkpoint."""
         kept = [r for r in self.records() if r["step"] <= step]
         with whole(self.path / "metrics.jsonl") as draft:
-            draft.write_text("".join(json.dumps(r) + "\n" for r in kept))
+            draft.write_text("".join(json.dumps(r) + "\n" for r in kept), encoding="utf-8")
         self._board = _board(self.path / "tensorboard", step)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Records of a metrics.jsonl; a last line that was cut off is left out."""
     records = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
             records.append(json.loads(line))
         except ValueError:
@@ -95,7 +95,7 @@ def _board(folder: Path, step: int) -> Any:
 def recorded_placement(path: Path) -> dict[str, Any]:
     """Where and how the run at `path` computes; empty where there is none, or where that was not yet kept."""
     about = path / "run.json"
-    return json.loads(about.read_text()).get("placement", {}) if about.is_file() else {}
+    return json.loads(about.read_text(encoding="utf-8")).get("placement", {}) if about.is_file() else {}
 
 
 def _same(before: dict[str, Any], now: dict[str, Any], path: Path, placement: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ VERSIONS = sorted(p for p in (Path(__file__).parent / "artifacts").glob("v*"))
 
 @pytest.mark.parametrize("folder", VERSIONS, ids=lambda p: p.name)
 def test_stores_and_checkpoints_of_every_version_load(folder):
-    expected = json.loads((folder / "expected.json").read_text())
+    expected = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
     with Store.open(folder / "store") as store:
         assert len(store) == expected["episodes"]
         for name, total in expected["sums"].items():

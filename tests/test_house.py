@@ -106,12 +106,12 @@ def test_the_check_itself_allows(path, line):
 
 
 def test_imports_run_one_way():
-    found = {str(path): faults((ROOT / path).read_text(), path) for path in sources(*ROOMS)}
+    found = {str(path): faults((ROOT / path).read_text(encoding="utf-8"), path) for path in sources(*ROOMS)}
     assert {path: names for path, names in found.items() if names} == {}
 
 
 def test_every_sub_package_is_listed():
-    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
     folders = {path.parent for path in sources(*ROOMS, "configs", "pretrained")}
     bare = [str(folder) for folder in folders if not (ROOT / folder / "__init__.py").exists()]
     assert bare == [], "folders with modules and without __init__.py"

@@ -47,7 +47,7 @@ def read_table(name: str) -> dict[str, Any]:
     """A table by its name or its file."""
     file = TABLES.get(name, Path(name))
     try:
-        found = yaml.safe_load(file.read_text())
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"no slot table {name!r}: neither a file nor one of {', '.join(TABLES)} ({error})") from error
     except yaml.YAMLError as error:

@@ -55,7 +55,7 @@ class Kept:
 
 def resident() -> float:
     """Memory of this process that is in use [MB]."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 

@@ -104,7 +104,7 @@ def bench_faults(
         rows = {name: _struck(scene, name, folder / _slug(name), hz) for name in chosen}
     write_json(folder / "faults.json", {"command": command_line(), "machine": describe_machine(), "faults": rows})
     table = markdown(rows)
-    (folder / "faults.md").write_text(table)
+    (folder / "faults.md").write_text(table, encoding="utf-8")
     console.print(table, markup=False, highlight=False, soft_wrap=True)
     console.print(machine(device))
     print(f"as it should be: {sum(row['good'] for row in rows.values())} of {len(rows)} faults")

@@ -59,7 +59,7 @@ class Peer:
         for line in self._process.stdout:
             if line.startswith(MARK):
                 return line.removeprefix(MARK).decode()
-        status, words = self._process.wait(), self._words.read_text().strip()
+        status, words = self._process.wait(), self._words.read_text(encoding="utf-8").strip()
         raise UserError(f"lerobot ended with status {status}:\n{words[-2000:]}")
 
 
@@ -74,7 +74,7 @@ def lerobot(python: str, what: str, threads: int, **asked: Any) -> Iterator[Peer
     with tempfile.TemporaryDirectory() as folder:
         words = Path(folder) / "stderr"
         try:
-            with words.open("w") as said:
+            with words.open("w", encoding="utf-8") as said:
                 started = subprocess.Popen(
                     [python, str(SIDE), argument], bufsize=0, stdin=pipe, stdout=pipe, stderr=said
                 )

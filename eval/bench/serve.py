@@ -60,7 +60,7 @@ def server(checkpoint: Path | str, **settings: Any) -> Iterator[tuple[str, "subp
     command = [sys.executable, "-m", "foreact", "serve", f"checkpoint={checkpoint}", *given]
     env = os.environ | {"PYTHONUNBUFFERED": "1"}
     with contextlib.ExitStack() as stack:
-        words = stack.enter_context(tempfile.TemporaryFile("w+"))
+        words = stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8"))
         started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=words, text=True, env=env)
         process = stack.enter_context(started)
         stack.callback(process.terminate)

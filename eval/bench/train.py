@@ -39,9 +39,16 @@ class Rehearsal(Fitting[Model]):
     checkpointing.
     """
 
-    def __init__(self, config: ModelConfig, batch_size: int, arm: str = TUNED, device: str = "auto"):
+    def __init__(
+        self,
+        config: ModelConfig,
+        batch_size: int,
+        arm: str = TUNED,
+        device: str = "auto",
+        cameras: int | None = None,
+    ):
         super().__init__(TrainConfig(device=device, batch_size=batch_size))
-        self.policy = fake_policy(config, self.device)
+        self.policy = fake_policy(config, self.device, cameras=cameras)
         model = self.policy.model.train()
         model.backbone.recompute = arm == RECOMPUTED
         if arm == FROZEN:
@@ -190,5 +197,7 @@ def _resident_peak() -> int:
     """Bytes. Where Linux tells, from the process itself: `getrusage` begins with the peak of the parent there."""
     status = Path("/proc/self/status")
     if status.is_file():
-        return 1024 * int(next(line for line in status.read_text().splitlines() if "VmHWM" in line).split()[1])
+        return 1024 * int(
+            next(line for line in status.read_text(encoding="utf-8").splitlines() if "VmHWM" in line).split()[1]
+        )
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

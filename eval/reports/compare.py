@@ -183,7 +183,9 @@ def write_comparison(
     summary = summarise(arms, baseline, pooled)
     parts = {n: summarise([a.at(tasks) for a in arms], baseline) for n, tasks in (groups or {}).items()}
     write_json(folder / "comparison.json", summary | ({"groups": parts} if parts else {}))
-    (folder / "comparison.md").write_text(table(summary) + (_grouped(parts, baseline) if parts else ""))
+    (folder / "comparison.md").write_text(
+        table(summary) + (_grouped(parts, baseline) if parts else ""), encoding="utf-8"
+    )
     draw(summary, folder / "comparison.png")
     if curves:
         draw_curves(summary, curves, folder / "curves.png")
@@ -203,7 +205,7 @@ def read_arm(name: str, folders: Mapping[int, Mapping[Path, Sequence[Path]]]) ->
         files = [folder / "results.json" for evaluations in parts.values() for folder in evaluations]
         if all(file.is_file() for file in files):
             runs[seed] = {}
-            for found in (json.loads(file.read_text()) for file in files):
+            for found in (json.loads(file.read_text(encoding="utf-8")) for file in files):
                 every = found.get("settings", {}).get("every", 1)
                 runs[seed] |= {named(task, every): row["episodes"] for task, row in found["per_task"].items()}
             last = [(read_metrics(part / "metrics.jsonl") or [{}])[-1] for part in parts]  # of each training

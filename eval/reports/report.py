@@ -43,7 +43,7 @@ def read_results(folder: Path | str) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{folder} has no results.json; run `foreact eval … out={folder}` first")
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); run the evaluation again") from error
 
@@ -51,7 +51,7 @@ def read_results(folder: Path | str) -> dict[str, Any]:
 def read_curves(path: Path) -> dict[str, list[tuple[float, float]]]:
     """Numbers by name from a metrics.jsonl, as (step, value); lines that cannot be read are left out."""
     curves: dict[str, list[tuple[float, float]]] = {}
-    for i, line in enumerate(path.read_text().splitlines()):
+    for i, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
         try:
             row = json.loads(line)
         except ValueError:  # the last line of a run that is still being written
@@ -128,7 +128,7 @@ def _success(page: Page, folder: Path, results: Mapping[str, Any]) -> None:
         page.table(["group", "tasks", "episodes", "success [95 %]"], rows, "bootstrap over episodes for means")
     bars = {name: row["success"] for name, row in tasks.items()}
     chart = bar_plot(bars, intervals={name: tuple(row["ci95"]) for name, row in tasks.items()})
-    (folder / "success.svg").write_text(_standalone(chart))
+    (folder / "success.svg").write_text(_standalone(chart), encoding="utf-8")
     page.figure(chart, "success rate and 95 % interval")
 
 

@@ -19,7 +19,7 @@ MAX_ROWS = 60  # of the table of interventions
 def write_control_report(folder: Path | str, embodiment: Embodiment) -> Path:
     """Write `report.html` into the folder of a run (`logbook.Logbook`); returns its path."""
     folder = Path(folder)
-    about = json.loads((folder / "control.json").read_text())
+    about = json.loads((folder / "control.json").read_text(encoding="utf-8"))
     traces = {int(p.stem): dict(np.load(p)) for p in sorted((folder / "traces").glob("*.npz"))}
     settings = about["settings"]
     page = Page(
@@ -56,7 +56,7 @@ def _facts(about: dict[str, Any], traces: dict[int, dict[str, np.ndarray]], embo
 
 def _interventions(page: Page, folder: Path) -> None:
     path = folder / "interventions.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
     page.section(f"Interventions ({len(rows)})")
     if not rows:
         page.text("None.")

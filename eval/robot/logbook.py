@@ -91,7 +91,7 @@ class Logbook:
         line = summary(run) | ({} if violations is None else {"violations": violations})
         self.lines.append(line)
         write_trace(self.folder / "traces" / f"{run.episode:03d}.npz", run, self.embodiment.action_dim)
-        with (self.folder / "interventions.jsonl").open("a") as log:
+        with (self.folder / "interventions.jsonl").open("a", encoding="utf-8") as log:
             for entry in run.interventions:
                 log.write(json.dumps({"episode": run.episode, **entry.to_dict()}) + "\n")
         if self._store is not None and run.ticks:

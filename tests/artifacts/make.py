@@ -55,7 +55,9 @@ def main(folder: Path) -> None:
     with Store.open(folder / "store") as store:
         chunk = policy.act([observation(store)], ["go"], [(1, 2, 3)])[0]
         sums = {name: int(np.asarray(store.read(name)).sum(dtype=np.float64)) for name in ("image/front", "action")}
-    (folder / "expected.json").write_text(json.dumps({"chunk": chunk.tolist(), "sums": sums, "episodes": 3}) + "\n")
+    (folder / "expected.json").write_text(
+        json.dumps({"chunk": chunk.tolist(), "sums": sums, "episodes": 3}) + "\n", encoding="utf-8"
+    )
     shutil.rmtree(folder / "store.cache", ignore_errors=True)
 
 

@@ -124,7 +124,7 @@ def test_an_experiment_from_nothing_and_again(tmp_path, monkeypatch):
     ]  # fmt: skip
     assert main(small) == 0
     run = tmp_path / "quickstart"
-    results = json.loads((run / "results.json").read_text())
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
     assert results["per_task"]["button-press-v3"]["n"] == 1
     assert {"report.html", "videos", "checkpoints", "data"} <= {p.name for p in run.iterdir()}
     with Store.open(run / "data") as store:

@@ -24,11 +24,11 @@ def leave_results(config, good: list[bool]) -> None:
     folder = Path(config["out"])
     folder.mkdir(parents=True, exist_ok=True)
     told = {"per_task": rows, "settings": {"every": config.get("every") or 1}}
-    (folder / "results.json").write_text(json.dumps(told))
+    (folder / "results.json").write_text(json.dumps(told), encoding="utf-8")
 
 
 def write(tmp_path, text: str) -> str:
-    (tmp_path / "c.yaml").write_text(text)
+    (tmp_path / "c.yaml").write_text(text, encoding="utf-8")
     return str(tmp_path / "c.yaml")
 
 
@@ -42,7 +42,9 @@ def test_runs_what_is_missing_and_nothing_twice(tmp_path, monkeypatch):
         done.append(("train", config["out"], config["seed"], config["model"]["name"]))
         Path(config["out"]).mkdir(parents=True)
         told = [{"step": 1, "minutes": 2.0}, {"step": 2, "minutes": 4.0 + config["seed"], "val/action": 0.25}]
-        (Path(config["out"]) / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in told))
+        (Path(config["out"]) / "metrics.jsonl").write_text(
+            "".join(json.dumps(record) + "\n" for record in told), encoding="utf-8"
+        )
 
     def evaluate(config):
         done.append(("eval", config["checkpoint"]))
@@ -173,9 +175,9 @@ def test_several_robots_learn_alone_for_their_share_or_together(tmp_path, monkey
         ("o/one/seed0", ["pusht"], "o/one/seed0/eval/pusht"),
     ]
     assert list(summary["arms"]["one"]["per_task"]) == ["reach-v3", "push-v3", "pusht-v0"]
-    groups = json.loads((tmp_path / "o" / "comparison.json").read_text())["groups"]
+    groups = json.loads((tmp_path / "o" / "comparison.json").read_text(encoding="utf-8"))["groups"]
     assert groups["pusht"]["arms"]["one"]["against"]["difference"] == 1
-    assert "| one | 100 [" in (tmp_path / "o" / "comparison.md").read_text().split("| sawyer [95 %]")[1]
+    assert "| one | 100 [" in (tmp_path / "o" / "comparison.md").read_text(encoding="utf-8").split("| sawyer [95 %]")[1]
     comparison.compare(write(tmp_path, ROBOTS), [])
     assert len(asked) == 8  # the stores are looked at again, and nothing else
 
@@ -202,7 +204,7 @@ def test_a_robot_at_two_rates_is_two_of_one_store(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for evaluation in evaluations:
         leave_results(evaluation, [True])
-    (plan.folder / run.name / "done.json").write_text("{}")
+    (plan.folder / run.name / "done.json").write_text("{}", encoding="utf-8")
     summary = comparison._write(plan)
     rates = ["push-v3 (every 2)", "reach-v3", "push-v3", "pusht-v0"]
     assert list(summary["arms"]["one"]["per_task"]) == rates
@@ -232,6 +234,6 @@ def test_foreacts_own_compose(name):
     for arm_name in plan.arms:
         for run in runs.runs_of(plan, arm_name, plan.seeds[0]):
             train, evaluations = runs.settings_of(plan, run)
-            assert all(config_of("eval", as_overrides(e))["seed"] == 1000 for e in evaluations)
+            assert all(config_of("eval", as_overrides(e))["seed"] == 2000 for e in evaluations)
             if train is not None:
                 assert "data" in str(config_of("train", as_overrides(train))["data"])

@@ -115,13 +115,13 @@ def test_a_sound_machine_has_nothing_to_mend(sound, capsys):
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(sound, tmp_path):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     line = doctor._room("disk", tmp_path / "file", "mend")
     assert (line.level, line.mend) == ("error", "mend")
 
 
 def test_constraints_are_read(tmp_path):
     path = tmp_path / "constraints.txt"
-    path.write_text("# pins\ntorch==2.13.0\n\nnumpy==2.4.6\n")
+    path.write_text("# pins\ntorch==2.13.0\n\nnumpy==2.4.6\n", encoding="utf-8")
     assert doctor._pins(path) == {"torch": "2.13.0", "numpy": "2.4.6"}
     assert doctor._pins(tmp_path / "missing") == {}

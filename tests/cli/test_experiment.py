@@ -74,7 +74,7 @@ def progress(run) -> tuple[int, int, int]:
     except UserError:
         episodes = 0
     latest, journal = run / "checkpoints" / "latest", run / "episodes.jsonl"
-    updates = int(latest.read_text()) if latest.is_file() else 0
+    updates = int(latest.read_text(encoding="utf-8")) if latest.is_file() else 0
     return episodes, updates, len(journal.read_bytes().splitlines()) if journal.is_file() else 0
 
 
@@ -102,12 +102,12 @@ def test_killed_in_every_stage_the_same_command_goes_on(tmp_path, monkeypatch):
     assert seen == sorted(seen)
     assert seen[-1] == (6, 12, 4)
     assert {sum(n > 0 for n in row) for row in seen} >= {1, 2}  # it was killed in more than one stage
-    results = json.loads((run / "results.json").read_text())
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
     assert {task: row["n"] for task, row in results["per_task"].items()} == {
         "button-press-topdown-v3": 2,
         "drawer-close-v3": 2,
     }
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [r["step"] for r in records] == sorted({r["step"] for r in records})
     assert {"task/button-press-topdown-v3", "task/drawer-close-v3"} <= records[-1].keys()
     assert records[-1]["minutes"] > records[0]["minutes"] > 0

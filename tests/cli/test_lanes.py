@@ -10,13 +10,14 @@ from functools import partial
 
 import pytest
 from foreact.cli.lanes import THREADS, side_by_side
+from foreact.common.machine import usable_threads
 from foreact.envs.errors import UserError
 
 
 def test_all_is_done_with_a_log_each(tmp_path):
     work = {tmp_path / str(i) / "log.txt": partial(print, f"hello {i}") for i in range(3)}
     assert sorted(side_by_side(work, jobs=2)) == sorted(work)
-    assert [log.read_text() for log in work] == ["hello 0\n", "hello 1\n", "hello 2\n"]
+    assert [log.read_text(encoding="utf-8") for log in work] == ["hello 0\n", "hello 1\n", "hello 2\n"]
 
 
 def test_they_run_at_the_same_time(tmp_path):
@@ -31,14 +32,14 @@ def test_they_run_at_the_same_time(tmp_path):
     assert len(list(side_by_side(work, jobs=2))) == 2
 
 
-@pytest.mark.parametrize(("given", "expected"), [(None, str(max(1, (os.cpu_count() or 1) // 2))), ("7", "7")])
+@pytest.mark.parametrize(("given", "expected"), [(None, str(max(1, usable_threads() // 2))), ("7", "7")])
 def test_each_has_its_share_of_the_cores(tmp_path, monkeypatch, given, expected):
     monkeypatch.delenv(THREADS, raising=False)
     if given:
         monkeypatch.setenv(THREADS, given)
     log = tmp_path / "log.txt"
     list(side_by_side({log: partial(subprocess.run, f"echo ${THREADS}", shell=True)}, jobs=2))
-    assert log.read_text().strip() == expected
+    assert log.read_text(encoding="utf-8").strip() == expected
     assert os.environ.get(THREADS) == given
 
 
@@ -62,15 +63,15 @@ if __name__ == "__main__":
     except KeyboardInterrupt as stop:
         sys.exit(str(stop))
 """
-    (tmp_path / "main.py").write_text(script)
+    (tmp_path / "main.py").write_text(script, encoding="utf-8")
     parent = subprocess.Popen([sys.executable, tmp_path / "main.py", tmp_path], stderr=subprocess.PIPE, text=True)
     logs = [tmp_path / name for name in "ab"]
     until = time.monotonic() + 30
-    while not all(log.is_file() and log.read_text() for log in logs) and time.monotonic() < until:
+    while not all(log.is_file() and log.read_text(encoding="utf-8") for log in logs) and time.monotonic() < until:
         time.sleep(0.05)
     parent.send_signal(signal.SIGTERM)
     said = parent.communicate(timeout=30)[1]
     assert "goes on from there" in said
     for log in logs:
         with pytest.raises(ProcessLookupError):
-            os.kill(json.loads(log.read_text().split()[0]), 0)
+            os.kill(json.loads(log.read_text(encoding="utf-8").split()[0]), 0)

@@ -58,13 +58,13 @@ def test_a_table_of_limits_comes_from_a_file(tmp_path):
     path = tmp_path / "limits.json"
     sawyer = envs.embodiment("push")
     rows = sawyer.to_dict()["limits"]
-    path.write_text(json.dumps([{**rows[0], "velocity": 0.25}, rows[1]]))
+    path.write_text(json.dumps([{**rows[0], "velocity": 0.25}, rows[1]]), encoding="utf-8")
     assert limited(sawyer, str(path)).limits[0].velocity == 0.25
     assert limited(sawyer, None) == sawyer
     before = dataclasses.replace(sawyer, limits=())  # as in a store from before there were any
     assert limited(before, None) == sawyer
     for text in ("[{}]", "7", "nonsense", '[{"field": "hand_delta", "kind": "delta", "speed": 1}]'):
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match="it is a JSON list of rows"):
             limited(sawyer, str(path))
     with pytest.raises(UserError, match="No such file"):
@@ -86,7 +86,7 @@ def checkpoint(tmp_path_factory):
 def test_a_checkpoint_drives_a_simulator_and_what_it_leaves_can_be_trained_on(checkpoint, tmp_path):
     settings = [f"checkpoint={checkpoint}", "clock=simulated", "latency=[0,50]", "mode=[sync,realtime]", "max_steps=12"]
     assert main(["control", *settings, "episodes=2", f"out={tmp_path / 'sweep'}"]) == 0
-    sweep = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
+    sweep = json.loads((tmp_path / "sweep" / "sweep.json").read_text(encoding="utf-8"))
     assert [(r["settings"]["mode"], r["settings"]["latency"]) for r in sweep["runs"]] == [
         ("sync", 0), ("sync", 0.05), ("realtime", 0), ("realtime", 0.05)
     ]  # fmt: skip
@@ -123,7 +123,7 @@ def test_a_served_checkpoint_drives_a_simulator_in_real_time(number, checkpoint,
             assert server.wait(20) == 0
         finally:
             server.kill()
-    (episode,) = json.loads((tmp_path / "run" / "control.json").read_text())["episodes"]
+    (episode,) = json.loads((tmp_path / "run" / "control.json").read_text(encoding="utf-8"))["episodes"]
     assert episode["outcome"] == "step limit"
     assert episode["violations"] == {}
     assert Store.open(tmp_path / "run" / "data").n_steps == episode["steps"]
@@ -139,7 +139,7 @@ def test_long_chunks_act_through_a_long_latency(checkpoint, tmp_path):
     settings = [f"checkpoint={tmp_path / 'long'}", "clock=simulated", "record=false", "max_steps=120"]
     settings += ["mode=[sync,horizon,realtime]", "latency=[200,400]", "jitter=[0,50]", f"out={tmp_path / 'sweep'}"]
     assert main(["control", *settings]) == 0
-    rows = json.loads((tmp_path / "sweep" / "sweep.json").read_text())["rows"]
+    rows = json.loads((tmp_path / "sweep" / "sweep.json").read_text(encoding="utf-8"))["rows"]
     assert len(rows) == 12
     for row in rows:  # but for the wait for the first chunk, and the rests of sync, there is an action for every step
         first = (row["latency"] + row["jitter"]) * 80 + 1

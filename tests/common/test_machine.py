@@ -51,7 +51,7 @@ def test_other_instructions_are_measured_anew(cache, monkeypatch, variable):
     assert machine.products() == Products(1, 2)
     monkeypatch.setenv(variable, "default")
     assert machine.products() == Products(3, 4)
-    assert len(json.loads((cache / "products.json").read_text())) == 2
+    assert len(json.loads((cache / "products.json").read_text(encoding="utf-8"))) == 2
 
 
 def test_other_threads_are_measured_anew(cache, monkeypatch):
@@ -72,7 +72,7 @@ def test_a_torn_cache_is_measured_again(cache, monkeypatch, text):
     pytest.importorskip("torch")
     monkeypatch.setattr(machine, "measure_products", lambda device: Products(1, 2))
     cache.mkdir()
-    (cache / "products.json").write_text(text)
+    (cache / "products.json").write_text(text, encoding="utf-8")
     assert machine.products() == Products(1, 2)
 
 
@@ -82,13 +82,13 @@ def test_what_an_earlier_boot_measured_is_forgotten(cache, monkeypatch):
     machine.products()
     monkeypatch.setattr(machine, "_boot", lambda: "another")
     machine.products()
-    (key,) = json.loads((cache / "products.json").read_text())
+    (key,) = json.loads((cache / "products.json").read_text(encoding="utf-8"))
     assert json.loads(key)[0] == "another"
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
     pytest.importorskip("torch")
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     machine._products.cache_clear()
     monkeypatch.setattr(machine, "measure_products", lambda device: Products(1, 2))
@@ -122,9 +122,9 @@ def test_quota(tmp_path, own, files, quota):
     for name, text in files.items():
         path = tmp_path / "groups" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        (path.parent / "cpu.cfs_period_us").write_text("100000")
-    (tmp_path / "own").write_text(own + "\n" if own else "")
+        path.write_text(text, encoding="utf-8")
+        (path.parent / "cpu.cfs_period_us").write_text("100000", encoding="utf-8")
+    (tmp_path / "own").write_text(own + "\n" if own else "", encoding="utf-8")
     assert machine.cpu_quota(tmp_path / "groups", tmp_path / "own") == quota
 
 

@@ -89,7 +89,7 @@ def same(a, b) -> None:
 
 def length(path: Path) -> int:
     """Episodes by the commit record, without a zarr event loop in this process."""
-    root = json.loads((path / "zarr.json").read_text())
+    root = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
     return root["consolidated_metadata"]["metadata"]["meta/seed"]["shape"][0]
 
 

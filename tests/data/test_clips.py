@@ -20,7 +20,7 @@ def clip(path, n: int = 24, fps: float = 20, size: tuple[int, int] = (48, 64)):
 def test_films_become_a_store_without_actions(tmp_path):
     for i in range(3):
         clip(tmp_path / "films" / f"{i}.mp4", n=20 + i)
-    (tmp_path / "films" / "notes.txt").write_text("not a film")
+    (tmp_path / "films" / "notes.txt").write_text("not a film", encoding="utf-8")
     store = import_clips([tmp_path / "films"], tmp_path / "store", instruction="press it", pixels=32)
     assert len(store) == 3
     assert store.n_steps == 20 + 21 + 22
@@ -51,7 +51,7 @@ def test_the_doctor_and_the_viewer_know_films(tmp_path):
     import_clips([tmp_path], tmp_path / "store", instruction="go", pixels=32)
     assert [f for f in diagnose(tmp_path / "store") if f.severity == "error"] == []
     page = view(tmp_path / "store", tmp_path / "page", 2)
-    assert "state" not in page.read_text().split("Statistics")[1]
+    assert "state" not in page.read_text(encoding="utf-8").split("Statistics")[1]
 
 
 def test_a_store_of_films_can_be_opened_and_grown(tmp_path):

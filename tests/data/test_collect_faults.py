@@ -84,7 +84,7 @@ if __name__ == "__main__":
     cameras = [Camera(name="main", mount="corner2", height=24, width=24, flip="rot180")]
     collect(["reach-v3"], 500, {str(tmp_path / "s")!r}, workers=2, cameras=cameras, progress=False)
 """
-    (tmp_path / "script.py").write_text(script)
+    (tmp_path / "script.py").write_text(script, encoding="utf-8")
     process = subprocess.Popen([sys.executable, str(tmp_path / "script.py")], start_new_session=True)
     while _episodes(tmp_path / "s") < 1:
         assert process.poll() is None
@@ -105,6 +105,6 @@ def _alive_in_session(session):
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError):
             if entry.name.isdigit() and os.getsid(int(entry.name)) == session:
-                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                state = (entry / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
                 found += [entry.name] if state != "Z" else []
     return found

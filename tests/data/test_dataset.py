@@ -177,7 +177,7 @@ def test_a_dataset_outlives_the_files_it_was_made_with(store, robot):
 
 
 def test_where_the_store_is_read_only_the_users_cache_serves(store, tmp_path, monkeypatch):
-    store.path.with_name("store.zarr.cache").write_text("a file, so no folder can be made here")
+    store.path.with_name("store.zarr.cache").write_text("a file, so no folder can be made here", encoding="utf-8")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
     files = cached_frames(store)
     assert all((tmp_path / "user" / "foreact") in file.parents for file in files.values())

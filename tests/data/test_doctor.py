@@ -69,14 +69,14 @@ def test_statistics_are_compared_to_a_checkpoint(clean, tmp_path):
     own = {"mean": state.mean(0).tolist(), "std": state.std(0).tolist()}
     path = tmp_path / "run" / "normalizers.json"
     path.parent.mkdir()
-    path.write_text(json.dumps({"state": own}))
+    path.write_text(json.dumps({"state": own}), encoding="utf-8")
     assert diagnose(clean, path.parent, simulate=False) == []
     other = own | {"mean": [own["mean"][0] * 1000, *own["mean"][1:]]}  # millimetres
-    path.write_text(json.dumps({"state": other}))
+    path.write_text(json.dumps({"state": other}), encoding="utf-8")
     [finding] = diagnose(clean, path.parent, simulate=False)
     assert finding.check == "checkpoint_statistics"
     assert "dimension 0" in finding.message
-    path.write_text(json.dumps({"state": {"mean": [0.0], "std": [1.0]}}))
+    path.write_text(json.dumps({"state": {"mean": [0.0], "std": [1.0]}}), encoding="utf-8")
     [finding] = diagnose(clean, path.parent, simulate=False)
     assert "4 dimensions" in finding.message
 

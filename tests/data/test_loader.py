@@ -126,7 +126,7 @@ if __name__ == "__main__":
 @pytest.mark.slow
 def test_workers_end_with_a_parent_that_was_killed(store, tmp_path, alive):
     script = tmp_path / "train.py"
-    script.write_text(ORPHANS)
+    script.write_text(ORPHANS, encoding="utf-8")
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, script, store.path], stdin=pipe, stdout=pipe, stderr=pipe) as run:
         assert run.stdout is not None
@@ -151,7 +151,7 @@ from foreact.data.store import Store
 from foreact.data.windows import Windows
 
 def own_memory():  # bytes that no file stands behind: pages of mapped files are the system's to take back
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return 1024 * int(next(line for line in status.splitlines() if line.startswith("RssAnon")).split()[1])
 
 tensor_rows.CACHE_BYTES = int(sys.argv[3])

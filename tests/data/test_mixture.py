@@ -144,7 +144,9 @@ class TestRobots:
                 for i in range(2):
                     store.append(fake_episode(arm, seed=i, task="pusht/t"))
             tables.append(tmp_path / f"{name}.yaml")
-            tables[-1].write_text(f"action: {{pusher_target: {{slots: {name}}}}}\n".replace(": a", ": base_vel"))
+            tables[-1].write_text(
+                f"action: {{pusher_target: {{slots: {name}}}}}\n".replace(": a", ": base_vel"), encoding="utf-8"
+            )
         data = [{"path": str(tmp_path / n), "slots": str(t)} for n, t in zip("ab", tables, strict=True)]
         with pytest.raises(UserError, match=r"another robot or camera .* 'pusht-pusher':\n  action.*base_vel"):
             Mixture(data, WINDOWS, **SPLIT)

@@ -53,7 +53,7 @@ def test_a_page_with_everything_is_well_formed_and_fetches_nothing(tmp_path):
         .videos([Clip(video, "good one", True), Clip(video, "bad one", False)])
     )
     path = page.write(tmp_path / "index.html")
-    html = path.read_text()
+    html = path.read_text(encoding="utf-8")
     reader = Reader(html)
     assert "http" not in html
     assert "A & <b>" in reader.words
@@ -66,8 +66,10 @@ def test_a_page_with_everything_is_well_formed_and_fetches_nothing(tmp_path):
 
 def test_links_are_relative_to_the_page_and_small_videos_can_be_embedded(tmp_path):
     video = write_video(tmp_path / "videos" / "a.mp4", FRAMES, 10)
-    assert '"../videos/a.mp4"' in Page("t").video(video).write(tmp_path / "pages" / "index.html").read_text()
-    embedded = Page("t", embed_below=10**6).video(video).write(tmp_path / "one.html").read_text()
+    assert '"../videos/a.mp4"' in Page("t").video(video).write(tmp_path / "pages" / "index.html").read_text(
+        encoding="utf-8"
+    )
+    embedded = Page("t", embed_below=10**6).video(video).write(tmp_path / "one.html").read_text(encoding="utf-8")
     assert "data:video/mp4;base64," in embedded
 
 
@@ -77,7 +79,13 @@ def test_a_matplotlib_figure_and_a_file_become_pictures(tmp_path):
     figure = Figure(figsize=(2, 1))
     figure.subplots().plot([1, 2])
     figure.savefig(tmp_path / "a.png")
-    html = Page("t").figure(figure, "drawn").figure(tmp_path / "a.png").write(tmp_path / "i.html").read_text()
+    html = (
+        Page("t")
+        .figure(figure, "drawn")
+        .figure(tmp_path / "a.png")
+        .write(tmp_path / "i.html")
+        .read_text(encoding="utf-8")
+    )
     assert html.count("data:image/png;base64,") == 2
 
 

@@ -112,7 +112,7 @@ def test_without_labels_the_policys_own_actions_are_stored(tmp_path):
 
 def test_the_store_says_who_acted_and_whose_labels_it_holds(tmp_path):
     store = run(tmp_path / "s", labels=Labels(beta=0.2), seed=2, max_steps=7)
-    record = json.loads((tmp_path / "s" / "zarr.json").read_text())["attributes"]["collect"]
+    record = json.loads((tmp_path / "s" / "zarr.json").read_text(encoding="utf-8"))["attributes"]["collect"]
     assert {"driver": "policy", "policy": PILOT.name, "relabel": "expert", "beta": 0.2}.items() <= record.items()
     assert record["fields"]["action"] == "the expert's"
     assert "share `beta`" in record["fields"]["action_executed"]

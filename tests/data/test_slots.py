@@ -16,7 +16,7 @@ from foreact.envs.slot_tables.fakes import ROBOTS
 from foreact.envs.slots import SLOTS
 from rich.console import Console
 
-ALOHA = yaml.safe_load(TABLES["aloha-viperx"].read_text())
+ALOHA = yaml.safe_load(TABLES["aloha-viperx"].read_text(encoding="utf-8"))
 STEPS = 60
 
 
@@ -38,7 +38,7 @@ def obedient(tmp_path):
 
 def findings(path, table, tmp_path) -> list[str]:
     file = tmp_path / "table.yaml"
-    file.write_text(yaml.safe_dump(table))
+    file.write_text(yaml.safe_dump(table), encoding="utf-8")
     return [f.message for f in diagnose(path, slots=str(file), simulate=False) if f.check == "slots"]
 
 

@@ -142,7 +142,7 @@ def test_a_table_of_the_source_tells_what_actions_are(make_store, tmp_path):
     with pytest.raises(UserError, match="'hand_velocity' of 'fake@10hz' cannot be told at another rate"):
         Mixture({"path": str(path), "every": 2}, Windows(), held_out=0.5, seed=0)
     table = tmp_path / "table.yaml"
-    table.write_text("action: {hand_velocity: {slots: right_eef_vel, scale: 0.05, unit: m/step}}")
+    table.write_text("action: {hand_velocity: {slots: right_eef_vel, scale: 0.05, unit: m/step}}", encoding="utf-8")
     mixture = Mixture({"path": str(path), "every": 2, "slots": str(table)}, Windows(), held_out=0.5, seed=0)
     assert list(mixture.robots) == ["fake@10hz"]
 

@@ -69,9 +69,9 @@ def test_damaged_meta_is_named(make_store):
 
 
 def rewrite(path, change):
-    root = json.loads((path / "zarr.json").read_text())
+    root = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
     change(root)
-    (path / "zarr.json").write_text(json.dumps(root))
+    (path / "zarr.json").write_text(json.dumps(root), encoding="utf-8")
 
 
 @pytest.mark.parametrize("mode", ["r", "a"])
@@ -92,7 +92,7 @@ def test_what_is_not_a_store_is_refused(make_store, tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(UserError, match="it has no zarr"):
         Store.open(tmp_path / "folder")
-    (tmp_path / "file").write_text("x")
+    (tmp_path / "file").write_text("x", encoding="utf-8")
     with pytest.raises(UserError, match="not a readable foreact store"):
         Store.open(tmp_path / "file")
     zarr.open_group(tmp_path / "other", mode="w")
@@ -102,7 +102,7 @@ def test_what_is_not_a_store_is_refused(make_store, tmp_path):
     rewrite(path, lambda root: root.pop("consolidated_metadata"))
     with pytest.raises(UserError, match=r"lacks.*consolidated_metadata"):
         Store.open(path)
-    (path / "zarr.json").write_text('{"zarr_format": 3, ')
+    (path / "zarr.json").write_text('{"zarr_format": 3, ', encoding="utf-8")
     with pytest.raises(UserError, match="not a readable foreact store"):
         Store.open(path)
     with pytest.raises(UserError, match="unknown store mode 'w'"):
@@ -126,7 +126,7 @@ def test_create_says_what_it_cannot_do(robot, tmp_path):
     slash = dataclasses.replace(robot, cameras=(Camera(name="left/hand", mount="x"),))
     with pytest.raises(UserError, match="camera name 'left/hand'"):
         Store.create(tmp_path / "s", slash, privileged=False)
-    (tmp_path / "file").write_text("x")
+    (tmp_path / "file").write_text("x", encoding="utf-8")
     with pytest.raises(UserError, match="cannot create a store"):
         Store.create(tmp_path / "file" / "s", robot, privileged=False)
     assert not (tmp_path / "s").exists()

@@ -61,6 +61,6 @@ def test_bad_settings_and_files_are_user_errors(tmp_path):
         write_video(tmp_path / "a.mp4", _gradient(2, 8, 8), 0)
     with pytest.raises(UserError, match="no video at"):
         read_video(tmp_path / "absent.mp4")
-    (tmp_path / "text.mp4").write_text("not a video")
+    (tmp_path / "text.mp4").write_text("not a video", encoding="utf-8")
     with pytest.raises(UserError, match="not a readable video"):
         read_video(tmp_path / "text.mp4")

@@ -47,7 +47,7 @@ def path(tmp_path):
 def test_the_page_shows_what_is_in_the_store(path, tmp_path):
     page = view(path, tmp_path / "page", episodes=3)
     assert page == tmp_path / "page" / "index.html"
-    html = page.read_text()
+    html = page.read_text(encoding="utf-8")
     reader = Reader(html)
     videos = [source for source in reader.sources if source.endswith(".mp4")]
     assert "http" not in html
@@ -61,7 +61,7 @@ def test_the_page_shows_what_is_in_the_store(path, tmp_path):
 
 def test_the_page_of_an_empty_store_opens(tmp_path):
     Store.create(tmp_path / "empty", SPEC, privileged=False).close()
-    assert "toy" in view(tmp_path / "empty").read_text()
+    assert "toy" in view(tmp_path / "empty").read_text(encoding="utf-8")
     assert info(tmp_path / "empty", Console(file=io.StringIO()))["success"] is None
 
 

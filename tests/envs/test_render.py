@@ -160,7 +160,7 @@ def _open_files() -> int:
 
 def _memory() -> int:
     """Resident bytes now (Linux)."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * resource.getpagesize()
 
 
 ENDINGS = {"": 0, "raise SystemExit(3)": 3, "raise KeyError('mine')": 1}

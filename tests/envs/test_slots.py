@@ -138,13 +138,15 @@ class TestTables:
 
     def test_a_file(self, tmp_path):
         file = tmp_path / "mine.yaml"
-        file.write_text("state: {pusher_position: []}\naction: {pusher_target: {slots: base_vel, unit: m/s}}\n")
+        file.write_text(
+            "state: {pusher_position: []}\naction: {pusher_target: {slots: base_vel, unit: m/s}}\n", encoding="utf-8"
+        )
         embodiment = with_slots(ROBOTS["pusht-pusher"], str(file))
         assert not slot_map(embodiment, "state").present.any()
         assert slot_map(embodiment, "action").present.sum() == 2
 
     def test_the_example_of_the_documentation(self):
-        text = (Path(__file__).parents[2] / "docs" / "embodiments.md").read_text()
+        text = (Path(__file__).parents[2] / "docs" / "embodiments.md").read_text(encoding="utf-8")
         table = yaml.safe_load(text.split("```yaml")[1].split("```")[0])
         sizes = {"joints": (6, "deg"), "hand": (3, "m"), "turn": (4, "1"), "gripper": (1, "m"), "object": (3, "m")}
         mine = Embodiment(

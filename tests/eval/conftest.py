@@ -118,7 +118,7 @@ def metaworld_run(tmp_path_factory):
         for i in range(4):
             episode = fake_episode(robot, steps=20, seed=i, task=tasks[i % 2])
             store.append(dataclasses.replace(episode, instruction=envs.task(tasks[i % 2]).instruction))
-    text = (Path(next(iter(folders))) / "model/joint/tiny.yaml").read_text()
+    text = (Path(next(iter(folders))) / "model/joint/tiny.yaml").read_text(encoding="utf-8")
     preset = build(ModelConfig, yaml.safe_load(text) | {"pixels": 32, "instruction": "table"})
     short = TrainConfig(steps=2, batch_size=4, warmup=1, held_out=0.5, align=0.0, precision="fp32", device="cpu")
     return train(tmp / "data", preset, short, tmp / "run", command=f"foreact train data={tmp}/data", progress=False)

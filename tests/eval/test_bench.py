@@ -17,7 +17,9 @@ from foreact.eval.bench.train import FROZEN, RECOMPUTED, TUNED, Rehearsal, bench
 from foreact.policy.config import ModelConfig
 from foreact.policy.settings import build
 
-PRESET = build(ModelConfig, yaml.safe_load(files("foreact.configs").joinpath("model/joint/tiny.yaml").read_text()))
+PRESET = build(
+    ModelConfig, yaml.safe_load(files("foreact.configs").joinpath("model/joint/tiny.yaml").read_text(encoding="utf-8"))
+)
 TINY = dataclasses.replace(
     PRESET,
     pixels=32,
@@ -126,7 +128,8 @@ def test_a_peer_works_when_it_is_asked(tmp_path, monkeypatch):
         "for i, _ in enumerate(sys.stdin):\n"
         "    open(sys.argv[0] + f'.{i}', 'w').close()\n"
         "    assert i < 2, 'tired'\n"
-        "    print('noise\\nforeact: [7]', flush=True)\n"
+        "    print('noise\\nforeact: [7]', flush=True)\n",
+        encoding="utf-8",
     )
     monkeypatch.setattr("foreact.eval.bench.peers.SIDE", side)
     with lerobot(sys.executable, "act", 1) as peer:

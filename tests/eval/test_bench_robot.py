@@ -179,7 +179,7 @@ def test_a_server_that_does_not_start_says_why(tmp_path):
 @pytest.mark.slow
 def test_the_loop_is_timed_beside_a_policy(metaworld_run, tmp_path, capsys):
     control.bench_control(metaworld_run, minutes=0.02, hz=5, mode="sync", out=tmp_path)
-    found = json.loads((tmp_path / "control.json").read_text())
+    found = json.loads((tmp_path / "control.json").read_text(encoding="utf-8"))
     assert found["lateness"][control.LOOP]["steps"] == 50
     assert found["resting"] < 50
     assert sum(found["histogram"]["counts"]) == 50 - found["lateness"][control.LOOP]["skipped"]
@@ -191,7 +191,7 @@ def test_the_loop_is_timed_beside_a_policy(metaworld_run, tmp_path, capsys):
 @pytest.mark.slow
 def test_two_servers_are_asked_in_turns(metaworld_run, tmp_path, capsys):
     serve.bench_serve(metaworld_run, clients=[1, 3], seconds=1.0, device="cpu", out=tmp_path)
-    found = json.loads((tmp_path / "serve.json").read_text())["clients"]
+    found = json.loads((tmp_path / "serve.json").read_text(encoding="utf-8"))["clients"]
     assert found["1"][serve.BATCHED]["mean_batch"] == 1
     assert found["3"][serve.BATCHED]["mean_batch"] > 1
     assert found["3"][serve.SINGLE]["mean_batch"] == 1
@@ -203,6 +203,6 @@ def test_two_servers_are_asked_in_turns(metaworld_run, tmp_path, capsys):
 @pytest.mark.slow
 def test_every_fault_is_met_as_it_should_be(metaworld_run, tmp_path):
     faults.bench_faults(metaworld_run, hz=20, device="cpu", out=tmp_path)
-    rows = json.loads((tmp_path / "faults" / "faults.json").read_text())["faults"]
+    rows = json.loads((tmp_path / "faults" / "faults.json").read_text(encoding="utf-8"))["faults"]
     assert list(rows) == list(faults.FAULTS)
     assert {name: row for name, row in rows.items() if not row["good"]} == {}

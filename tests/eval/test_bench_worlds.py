@@ -20,7 +20,9 @@ from foreact.eval.bench.rollouts import Drawn, Ran, bench_eval
 from foreact.policy.config import ModelConfig
 from foreact.policy.settings import build
 
-TINY = build(ModelConfig, yaml.safe_load(files("foreact.configs").joinpath("model/joint/tiny.yaml").read_text()))
+TINY = build(
+    ModelConfig, yaml.safe_load(files("foreact.configs").joinpath("model/joint/tiny.yaml").read_text(encoding="utf-8"))
+)
 
 
 @pytest.fixture
@@ -79,7 +81,9 @@ def test_loops_take_turns_and_growth_is_plotted(capsys, monkeypatch, tmp_path):
 def test_lerobots_own_loop_is_timed_by_the_step(capsys, monkeypatch, tmp_path):
     side = tmp_path / "side.py"
     side.write_text(
-        "import sys\nprint('foreact: {}', flush=True)\nfor _ in sys.stdin: print('foreact: {\"steps\": 4}', flush=True)"
+        "import sys\nprint('foreact: {}', flush=True)\n"
+        "for _ in sys.stdin: print('foreact: {\"steps\": 4}', flush=True)",
+        encoding="utf-8",
     )
     monkeypatch.setattr("foreact.eval.bench.peers.SIDE", side)
     monkeypatch.setattr(rollouts, "LOOPS", dict.fromkeys(rollouts.LOOPS, lambda actor, tasks, steps, seeds: Ran(1, 9)))

@@ -58,7 +58,7 @@ def test_every_trained_query_gets_numbers_and_a_film(trained, tmp_path):
     found = imagine(policy, store, episodes=[2, 3], every=5, out=tmp_path, progress=False)
     queries = ["joint", "video", "forward_dynamics", "inverse_dynamics", "predict"]
     assert list(found["queries"]) == queries
-    assert json.loads((tmp_path / "imagine.json").read_text()) == found
+    assert json.loads((tmp_path / "imagine.json").read_text(encoding="utf-8")) == found
     for query in queries:
         row = found["queries"][query]
         assert ("psnr" in row) == (query != "inverse_dynamics")
@@ -214,7 +214,7 @@ def test_poses_are_driven_to_by_a_planner(monkeypatch):
         asked.append((keys[0], observations[0]["state"][0, :3]))
         return np.array([[[0.1, 0.6, 0.2, 1.0], [0.12, 0.6, 0.2, 1.0], [9, 9, 9, 1.0]]], np.float32)
 
-    tiny = yaml.safe_load(files("foreact.configs").joinpath("model/joint/tiny.yaml").read_text())
+    tiny = yaml.safe_load(files("foreact.configs").joinpath("model/joint/tiny.yaml").read_text(encoding="utf-8"))
     policy = fake_policy(build(ModelConfig, {**tiny, "n_action_steps": 2}))
     monkeypatch.setattr(policy, "act", act)
     driver = PoseDriver(policy, "go", 7)

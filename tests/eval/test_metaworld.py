@@ -133,7 +133,7 @@ def test_depth_and_poses_from_the_store_to_the_simulator(deep_store, tmp_path, p
     from foreact.policy import ModelConfig, TrainConfig, load_policy, train
     from foreact.policy.settings import build
 
-    text = (Path(next(iter(folders))) / "model" / preset / "tiny.yaml").read_text()
+    text = (Path(next(iter(folders))) / "model" / preset / "tiny.yaml").read_text(encoding="utf-8")
     config = build(ModelConfig, yaml.safe_load(text) | {"pixels": 32, "instruction": "table"})
     config = dataclasses.replace(config, solver=dataclasses.replace(config.solver, steps=2), **changes)
     short = TrainConfig(steps=1, batch_size=4, warmup=1, held_out=0.5, precision="fp32", device="cpu")

@@ -35,7 +35,7 @@ def results_of(run, policy, task_rows=None) -> dict:
 
 def write_results(folder, results):
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(json.dumps(results))
+    (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
     return folder
 
 
@@ -57,7 +57,7 @@ def test_a_packed_policy_acts_nearly_as_before_and_is_half_the_size(run, tmp_pat
 
 
 def test_the_card_says_what_it_is_and_names_no_folder_of_this_machine(run, tmp_path):
-    card = (pack(run, tmp_path / "pretrained" / "tiny") / "README.md").read_text()
+    card = (pack(run, tmp_path / "pretrained" / "tiny") / "README.md").read_text(encoding="utf-8")
     assert card.startswith("# tiny\n")
     for line in (
         "foreact eval checkpoint=pretrained/tiny tasks=[button-press-v3]",
@@ -69,16 +69,16 @@ def test_the_card_says_what_it_is_and_names_no_folder_of_this_machine(run, tmp_p
     ):
         assert line in card
     for file in ("README.md", "run.json", "policy.json"):
-        assert str(tmp_path.parent) not in (tmp_path / "pretrained" / "tiny" / file).read_text()
+        assert str(tmp_path.parent) not in (tmp_path / "pretrained" / "tiny" / file).read_text(encoding="utf-8")
 
 
 def test_results_are_of_these_weights_or_of_those_before_rounding_or_an_error(run, tmp_path):
     out = tmp_path / "pretrained" / "tiny"
     before = write_results(tmp_path / "before", results_of(run, load_policy(run, "cpu")))
-    card = (pack(run, out, results=before) / "README.md").read_text()
+    card = (pack(run, out, results=before) / "README.md").read_text(encoding="utf-8")
     assert "Success of the weights before they were rounded to bf16, seeds 1000 to 1001" in card
     after = write_results(tmp_path / "after", results_of(run, load_policy(out, "cpu")))
-    card = (pack(run, out, results=after) / "README.md").read_text()
+    card = (pack(run, out, results=after) / "README.md").read_text(encoding="utf-8")
     assert "Success of these weights" in card
     assert "| reach-v3 | 50 % [10, 100] |" in card
     assert "| group mean | 75 % [50, 100] |" in card
@@ -86,15 +86,15 @@ def test_results_are_of_these_weights_or_of_those_before_rounding_or_an_error(ru
     other["policy"]["fingerprint"] = "0" * 16
     with pytest.raises(UserError, match=r"results are of weights 0{16}"):
         pack(run, out, results=write_results(tmp_path / "other", other))
-    assert "Success of these weights" in (out / "README.md").read_text()  # what was there stays
+    assert "Success of these weights" in (out / "README.md").read_text(encoding="utf-8")  # what was there stays
 
 
 def test_a_run_that_is_not_at_its_end_and_folders_of_others_are_refused(run, tmp_path):
     half = tmp_path / "half"
     shutil.copytree(run, half)
-    about = json.loads((half / "run.json").read_text())
+    about = json.loads((half / "run.json").read_text(encoding="utf-8"))
     about["config"]["train"]["steps"] = 9
-    (half / "run.json").write_text(json.dumps(about))
+    (half / "run.json").write_text(json.dumps(about), encoding="utf-8")
     with pytest.raises(UserError, match="is trained to step 2 of 9"):
         pack(half, tmp_path / "pretrained" / "half")
     (tmp_path / "mine").mkdir()
@@ -140,9 +140,9 @@ def test_a_folder_of_that_name_here_comes_first(packaged, run, tmp_path):
 def test_it_is_evaluated_right_away(packaged, tmp_path):
     small = ["tasks=[button-press]", "episodes=1", "max_steps=8", "video=0", "workers=1"]
     assert main(["eval", "checkpoint=pretrained/tiny", *small]) == 0
-    results = json.loads((tmp_path / "home" / "eval-tiny" / "results.json").read_text())
+    results = json.loads((tmp_path / "home" / "eval-tiny" / "results.json").read_text(encoding="utf-8"))
     assert results["policy"]["alignment"] == 0
     assert results["per_task"]["button-press-v3"]["n"] == 1
     assert not (tmp_path / "pretrained").exists()
     assert main(["pack", f"checkpoint={packaged}", "out=out/copy", f"results={tmp_path / 'home' / 'eval-tiny'}"]) == 0
-    assert "Success of these weights" in (tmp_path / "out" / "copy" / "README.md").read_text()
+    assert "Success of these weights" in (tmp_path / "out" / "copy" / "README.md").read_text(encoding="utf-8")

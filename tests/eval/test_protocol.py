@@ -58,7 +58,7 @@ def test_another_camera_than_the_protocols_is_an_error():
 @pytest.mark.parametrize("name", NAMES)
 def test_every_protocol_is_one(name):
     assert protocol_of(f"protocol={name}").name == name
-    text = files(configs).joinpath(f"protocol/{name}.yaml").read_text()
+    text = files(configs).joinpath(f"protocol/{name}.yaml").read_text(encoding="utf-8")
     assert yaml.safe_load(text).keys() <= compose.config_of("eval", []).keys()
 
 
@@ -100,7 +100,7 @@ def test_the_policy_is_told_what_the_protocol_says_and_the_results_record_it(dot
 def test_an_evaluation_from_before_protocols_goes_on(dot_policy, tmp_path):
     options = {"episodes": 2, "workers": 1, "out": tmp_path, "cameras": [MAIN], **QUIET}
     evaluate(dot_policy(), ["near"], **options)
-    assert '"source"' not in (tmp_path / "eval.json").read_text()
+    assert '"source"' not in (tmp_path / "eval.json").read_text(encoding="utf-8")
     policy = dot_policy()
     evaluate(policy, ["near"], protocol=Protocol(), **options)
     assert policy.calls == []

@@ -144,7 +144,7 @@ def test_from_a_store_read_at_half_the_rate_to_results(tmp_path, capsys):
     assert main(["train", f"data={{path: {data}, every: 2}}", *model, f"out={run}"]) == 0
     asked = ["eval", f"checkpoint={run}", "episodes=1", "max_steps=21", "video=1", "workers=1"]
     assert main(asked) == 0
-    results = json.loads((run / "eval" / "results.json").read_text())
+    results = json.loads((run / "eval" / "results.json").read_text(encoding="utf-8"))
     assert results["settings"]["every"] == 2
     assert [e["length"] for e in results["per_task"]["button-press-v3"]["episodes"]] == [11]
     assert main([*asked, "every=1", f"out={tmp_path / 'own'}"]) == 2
@@ -153,7 +153,7 @@ def test_from_a_store_read_at_half_the_rate_to_results(tmp_path, capsys):
     for i, how in enumerate((["task=button-press"], ["robot=recorded", f"data={data}"])):
         out = tmp_path / f"control{i}"
         assert main([*control, *how, f"out={out}"]) == 0
-        assert json.loads((out / "control.json").read_text())["hz"] == 40.0
+        assert json.loads((out / "control.json").read_text(encoding="utf-8"))["hz"] == 40.0
     drive = [f"policy={run}", "relabel=expert", "episodes=1", "seed=1", "max_steps=20", "workers=1"]
     assert main(["collect", *drive, f"out={visited}"]) == 0
     with Store.open(visited) as store:

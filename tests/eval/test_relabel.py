@@ -52,7 +52,7 @@ def test_a_labelled_store_replays(metaworld_run, visited):
             obs, *_ = env.step(episode.action_executed[n])
         env.close()
     assert 0.05 < np.mean(by_expert) < 0.5
-    record = json.loads((visited / "zarr.json").read_text())["attributes"]["collect"]
+    record = json.loads((visited / "zarr.json").read_text(encoding="utf-8"))["attributes"]["collect"]
     assert record["policy"] == fingerprint(load_policy(metaworld_run, "cpu").model)
     assert (record["relabel"], record["beta"]) == ("expert", 0.25)
     assert [f for f in diagnose(visited, simulate=False) if "action_executed[" in str(f)] == []

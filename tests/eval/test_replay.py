@@ -69,7 +69,7 @@ def test_faults_are_found(worlds, make_store, tmp_path):
     assert differing[0]["mismatch"] == {"step": 0, "camera": "main", "diff": 255}
     assert differing[0]["state_diff"] == 0
     assert differing[1]["mismatch"]["step"] > 0
-    page = (tmp_path / "out" / "report.html").read_text()
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "Episodes that came out otherwise than stored (3)" in page
 
 

@@ -55,7 +55,7 @@ def test_results_have_the_promised_keys(dot_policy, tmp_path):
         {k for call in policy.calls for k in zip(call[0], call[1], strict=True)}
     )
     assert results["policy"]["batch_shape"] == 4
-    assert json.loads((tmp_path / "results.json").read_text()) == results
+    assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8")) == results
     assert (tmp_path / "report.html").is_file()
 
 
@@ -140,8 +140,8 @@ def test_step_limit(dot_policy, worlds):
 def test_resume_continues_and_another_config_is_an_error(dot_policy, tmp_path):
     whole = evaluate(dot_policy(), ["near"], episodes=5, out=tmp_path, workers=1, **QUIET)
     journal = tmp_path / "episodes.jsonl"
-    lines = journal.read_text().splitlines(keepends=True)
-    journal.write_text("".join(lines[:2]) + lines[2][:20])  # killed while a line was written
+    lines = journal.read_text(encoding="utf-8").splitlines(keepends=True)
+    journal.write_text("".join(lines[:2]) + lines[2][:20], encoding="utf-8")  # killed while a line was written
     policy = dot_policy()
     resumed = evaluate(policy, ["near"], episodes=5, out=tmp_path, workers=2, n_envs=3, **QUIET)
     assert records(resumed) == records(whole)
@@ -151,7 +151,7 @@ def test_resume_continues_and_another_config_is_an_error(dot_policy, tmp_path):
         evaluate(dot_policy(), ["near"], episodes=5, seed=7, out=tmp_path, **QUIET)
     fresh = evaluate(dot_policy(), ["near"], episodes=2, seed=7, out=tmp_path, resume=False, workers=1, **QUIET)
     assert fresh["per_task"]["near"]["n"] == 2
-    assert len(journal.read_text().splitlines()) == 2
+    assert len(journal.read_text(encoding="utf-8").splitlines()) == 2
 
 
 def test_two_writers_get_a_clear_error(dot_policy, tmp_path):
@@ -169,7 +169,7 @@ def test_videos_show_what_was_foreseen_and_change_nothing(dot_policy, tmp_path):
     assert [v.name for v in videos] == ["near_1000_success.mp4", "near_1001_success.mp4"]
     width = read_video(videos[0]).shape[2]
     assert width >= 3 * 3 * 12  # three panels, three times as large
-    page = (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "near_1000_success.mp4" in page
 
 

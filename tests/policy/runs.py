@@ -19,7 +19,7 @@ def cut_off(run, out):
     """A copy of a run of four updates as it was when it had saved two and logged a third."""
     part = shutil.copytree(run, out)
     shutil.rmtree(part / "checkpoints" / "00000004")
-    (part / "checkpoints" / "latest").write_text("00000002")
-    lines = (part / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (part / "metrics.jsonl").write_text("".join(lines[:3]))
+    (part / "checkpoints" / "latest").write_text("00000002", encoding="utf-8")
+    lines = (part / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (part / "metrics.jsonl").write_text("".join(lines[:3]), encoding="utf-8")
     return part

@@ -25,10 +25,10 @@ def test_mean_frames_travel_with_the_checkpoint(store, trained):
 def test_a_run_from_before_weights_were_renamed_goes_on(store, preset, trained, tmp_path):
     half = tmp_path / "half"
     train(store, preset, dataclasses.replace(SHORT, steps=2), half, progress=False)
-    about = json.loads((half / "run.json").read_text())
+    about = json.loads((half / "run.json").read_text(encoding="utf-8"))
     about["config"]["train"]["steps"] = 4
     del about["config"]["model"]["noise_token"], about["config"]["model"]["backbone"]["experts"]
-    (half / "run.json").write_text(json.dumps(about))
+    (half / "run.json").write_text(json.dumps(about), encoding="utf-8")
     for file in checkpoint.find_checkpoint(half).rglob("*.safetensors"):
         tensors = checkpoint.load_file(file)
         save_file({name.replace(".mlp.", "."): value for name, value in tensors.items()}, file)
@@ -58,7 +58,7 @@ def test_torn_weights_and_other_format(trained, tmp_path):
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(UserError, match=r"checkpoint .* is damaged"):
         load_policy(folder)
-    about = json.loads((folder / "policy.json").read_text()) | {"format_version": 99}
-    (folder / "policy.json").write_text(json.dumps(about))
+    about = json.loads((folder / "policy.json").read_text(encoding="utf-8")) | {"format_version": 99}
+    (folder / "policy.json").write_text(json.dumps(about), encoding="utf-8")
     with pytest.raises(UserError, match="has format 99, this foreact reads 1"):
         load_policy(folder)

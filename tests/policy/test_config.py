@@ -18,7 +18,7 @@ PRESETS = sorted(str(p.relative_to(FOLDER).with_suffix("")) for p in FOLDER.rglo
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_builds(name):
-    assert build_preset(yaml.safe_load(FOLDER.joinpath(f"{name}.yaml").read_text())).name == name
+    assert build_preset(yaml.safe_load(FOLDER.joinpath(f"{name}.yaml").read_text(encoding="utf-8"))).name == name
 
 
 class TestConfigErrors:
@@ -52,7 +52,7 @@ class TestConfigErrors:
 
 
 def test_a_setting_of_a_process_keeps_the_rest_of_its_default():
-    values = yaml.safe_load((FOLDER / "joint" / "tiny.yaml").read_text())
+    values = yaml.safe_load((FOLDER / "joint" / "tiny.yaml").read_text(encoding="utf-8"))
     plain = build(ModelConfig, values)
     lighter = build(ModelConfig, {**values, "future_process": {"weight": 0.5}})
     assert lighter.future_process == dataclasses.replace(plain.future_process, weight=0.5)
@@ -60,5 +60,5 @@ def test_a_setting_of_a_process_keeps_the_rest_of_its_default():
 
 
 def test_no_draws_leave_a_query_out():
-    values = yaml.safe_load((FOLDER / "joint" / "tiny.yaml").read_text())
+    values = yaml.safe_load((FOLDER / "joint" / "tiny.yaml").read_text(encoding="utf-8"))
     assert build(ModelConfig, {**values, "draws": {"policy": 3, "continue": 0, "joint": 0}}).draws == {"policy": 3}

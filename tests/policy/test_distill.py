@@ -123,7 +123,7 @@ def test_a_student_comes_nearer_to_its_teacher(store, small, tmp_path):
     long = dataclasses.replace(SHORT, steps=300, val_every=20, lr=3e-3, ema=0.9)
     teacher = train(store, small, long, tmp_path / "teacher", progress=False)
     run = train(store, DistillConfig(steps=1), long, tmp_path / "student", teacher=teacher, progress=False)
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     away = [row["val/teacher"] for row in rows if "val/teacher" in row]
     assert np.mean(away[-3:]) < 0.5 * away[0]
 

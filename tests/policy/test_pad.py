@@ -32,7 +32,7 @@ PAPER = [("b", 2, 128), ("l", 2, 449), ("xl", 2, 661), ("xl", 4, 661), ("xl", 8,
 
 @pytest.mark.parametrize(("size", "patch", "millions"), PAPER)
 def test_parameters_are_within_three_percent_of_the_papers(size, patch, millions):
-    config = build(ModelConfig, yaml.safe_load((FOLDER / "pad" / f"{size}.yaml").read_text()))
+    config = build(ModelConfig, yaml.safe_load((FOLDER / "pad" / f"{size}.yaml").read_text(encoding="utf-8")))
     with torch.device("meta"):
         model = Model(dataclasses.replace(config, future_patch=patch), EMBODIMENT, 1)
     count = sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6
@@ -106,7 +106,7 @@ class TestVariance:
 
 @pytest.fixture
 def pad(preset):
-    config = build(ModelConfig, yaml.safe_load((FOLDER / "pad" / "tiny.yaml").read_text()))
+    config = build(ModelConfig, yaml.safe_load((FOLDER / "pad" / "tiny.yaml").read_text(encoding="utf-8")))
     return dataclasses.replace(
         config, backbone=dataclasses.replace(preset.backbone, positions="sincos"), pixels=32, instruction="table",
         future=(2, 4), horizon=2, solver=dataclasses.replace(config.solver, steps=4),

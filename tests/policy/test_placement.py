@@ -69,11 +69,11 @@ def test_a_run_from_before_placements_were_kept_goes_on(monkeypatch, store, pres
     measured(monkeypatch, EMULATED)
     train(store, preset, AUTO, tmp_path / "run", progress=False)
     about = tmp_path / "run" / "run.json"
-    record = json.loads(about.read_text())
+    record = json.loads(about.read_text(encoding="utf-8"))
     del record["placement"]
     for name in ("kernels", "threads"):
         del record["config"]["train"][name]
-    about.write_text(json.dumps(record))
+    about.write_text(json.dumps(record), encoding="utf-8")
     train(store, preset, AUTO, tmp_path / "run", progress=False)
     assert recorded_placement(tmp_path / "run")["precision"] == "fp32"
 

@@ -18,7 +18,7 @@ from .test_robots import KINDS, batch_of, policy_of
 
 
 def preset_of(size: str) -> ModelConfig:
-    return build(ModelConfig, yaml.safe_load((FOLDER / "rdt" / f"{size}.yaml").read_text()))
+    return build(ModelConfig, yaml.safe_load((FOLDER / "rdt" / f"{size}.yaml").read_text(encoding="utf-8")))
 
 
 # Blocks of 10 D² each, and millions of parameters of all: the paper's 166 M, and 1228 M counted from RDT's own layers.

@@ -67,7 +67,7 @@ def test_a_policy_of_three_robots_trains_logs_each_and_resumes_exactly(config, s
         assert np.isfinite(last[f"loss/action/{name}"])
         assert np.isfinite(last[f"val/action/{name}"])
     assert policy.robots == list(NAMES)
-    normalizers = json.loads((whole / "checkpoints" / "00000004" / "normalizers.json").read_text())
+    normalizers = json.loads((whole / "checkpoints" / "00000004" / "normalizers.json").read_text(encoding="utf-8"))
     assert {f"{name}/{which}" for name in NAMES for which in ("state", "action")} <= normalizers.keys()
 
 
@@ -92,7 +92,7 @@ def test_one_store_at_two_rates_is_two_robots(stores, config, tmp_path):
     assert (slow.embodiment.every, slow.embodiment.own_hz) == (2, own.control_hz)
     assert slow.transforms.windows == config.windows.on(own.control_hz / 2)
     assert np.isfinite(read_metrics(folder / "metrics.jsonl")[-1][f"loss/action/{own.at(2).name}"])
-    recorded = json.loads((folder / "run.json").read_text())["config"]["data"]
+    recorded = json.loads((folder / "run.json").read_text(encoding="utf-8"))["config"]["data"]
     assert [source.get("every") for source in recorded] == [None, 2]
     with pytest.raises(UserError, match="another configuration"):
         train([stores[0], {"path": stores[0], "every": 3}], config, CONFIG, folder, progress=False)

@@ -152,9 +152,9 @@ def test_clear_errors(trained, store, latent_preset, tmp_path):
 
 def test_an_unfinished_and_a_damaged_run_are_told(trained, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
-    about = json.loads((run / "run.json").read_text())
+    about = json.loads((run / "run.json").read_text(encoding="utf-8"))
     about["config"]["train"]["steps"] += 1
-    (run / "run.json").write_text(json.dumps(about))
+    (run / "run.json").write_text(json.dumps(about), encoding="utf-8")
     with pytest.raises(UserError, match=r"is trained to step 4 of 5: train on"):
         load_tokenizer(run)
     (find_checkpoint(run) / "tokenizer.safetensors").write_bytes(b"torn")

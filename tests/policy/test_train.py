@@ -129,10 +129,10 @@ def test_another_configuration_in_the_same_folder_is_an_error(store, preset, tra
 
 
 def test_the_run_folder_tells_what_was_done(trained):
-    about = json.loads((trained / "run.json").read_text())
+    about = json.loads((trained / "run.json").read_text(encoding="utf-8"))
     assert about["versions"]["torch"] == torch.__version__
     assert about["config"]["model"]["horizon"] == 6
-    assert (trained / "commands.txt").read_text() == "foreact train …\n"
+    assert (trained / "commands.txt").read_text(encoding="utf-8") == "foreact train …\n"
     assert (trained / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert list((trained / "tensorboard").iterdir())
     record = read_metrics(trained / "metrics.jsonl")[-1]

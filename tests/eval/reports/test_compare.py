@@ -113,11 +113,11 @@ def test_table_and_files(tmp_path):
     waiting = Arm("pad", {}, {})
     summary = write_comparison(tmp_path, [base, best, waiting], "action")
     assert summary["arms"]["joint"]["against"]["difference"] == pytest.approx(0.625)
-    text = (tmp_path / "comparison.md").read_text()
+    text = (tmp_path / "comparison.md").read_text(encoding="utf-8")
     assert text == table(summarise([base, best, waiting], "action"))
     assert "| joint | 88 [" in text
     assert "+62 [" in text
     assert "standard deviation between training seeds, 1 degrees" in text
     assert "pad" not in text
     assert (tmp_path / "comparison.png").stat().st_size > 5000
-    assert json.loads((tmp_path / "comparison.json").read_text())["baseline"] == "action"
+    assert json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))["baseline"] == "action"

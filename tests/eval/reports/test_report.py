@@ -51,22 +51,22 @@ def test_report_opens_with_the_failures(results, tmp_path):
     run.mkdir()
     lines = [{"step": s, "loss": 1 / (s + 1), "val/action": 0.5, "look/first_corr": 0.1 * s} for s in range(5)]
     torn = '{"step": 5, "lo'
-    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + torn)
-    page = write_report(tmp_path / "out", results, run=run).read_text()
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + torn, encoding="utf-8")
+    page = write_report(tmp_path / "out", results, run=run).read_text(encoding="utf-8")
     assert page.index("Failures (1)") < page.index("Success</h2>") < page.index("How it was made")
     assert "yes, weight 0.5" in page
     assert "foreact eval a=[b]" in page
     assert "runs/x &lt;b&gt;" in page
     assert "looking" in page
     assert "<svg" in page
-    assert (tmp_path / "out" / "success.svg").read_text().startswith("<svg xmlns=")
+    assert (tmp_path / "out" / "success.svg").read_text(encoding="utf-8").startswith("<svg xmlns=")
     assert set(read_curves(run / "metrics.jsonl")) == {"loss", "val/action", "look/first_corr"}
 
 
 def test_report_needs_results(tmp_path):
     with pytest.raises(UserError, match="has no results"):
         read_results(tmp_path)
-    (tmp_path / "results.json").write_text("{")
+    (tmp_path / "results.json").write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match="not valid JSON"):
         write_report(tmp_path)
 

@@ -97,10 +97,10 @@ def run(code, *arguments, path, tmp_path, said=""):
 def test_a_plug_in_of_lerobots_is_driven_by_a_served_policy(tmp_path, serving, continuing):
     plugins = tmp_path / "plugins"
     (plugins / "lerobot_robot_dot").mkdir(parents=True)
-    (plugins / "lerobot_robot_dot" / "__init__.py").write_text(PLUGIN)
+    (plugins / "lerobot_robot_dot" / "__init__.py").write_text(PLUGIN, encoding="utf-8")
     about = plugins / "lerobot_robot_dot-0.1.dist-info"
     about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: lerobot_robot_dot\nVersion: 0.1\n")
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: lerobot_robot_dot\nVersion: 0.1\n", encoding="utf-8")
     settings = ["robot=lerobot", "lerobot.type=dot", "lerobot.settings={id: one, goal: -0.5}", "hz=10", "max_steps=40"]
     settings += ["lerobot.cameras={main: top}", "instruction=go to the near goal", f"out={tmp_path / 'run'}"]
     settings += ["uncovered=rest", "safety.patience=60"]  # on a busy machine
@@ -108,7 +108,7 @@ def test_a_plug_in_of_lerobots_is_driven_by_a_served_policy(tmp_path, serving, c
         where = f"policy=ws://127.0.0.1:{server.port}"
         run(CONTROL, where, *settings, path=plugins, tmp_path=tmp_path, said="\ny\n")
         assert server.counts["answers"] > 5
-    (episode,) = json.loads((tmp_path / "run" / "control.json").read_text())["episodes"]
+    (episode,) = json.loads((tmp_path / "run" / "control.json").read_text(encoding="utf-8"))["episodes"]
     assert (episode["outcome"], episode["task"]) == ("success", "lerobot/dot")
     assert episode["steps"] + episode["skipped"] == 40
     with Store.open(tmp_path / "run" / "data") as store:

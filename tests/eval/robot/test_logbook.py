@@ -32,7 +32,7 @@ def folder(worlds, continuing, tmp_path):
 
 
 def test_a_run_is_a_store_of_what_was_asked_and_sent(folder):
-    summary = json.loads((folder / "control.json").read_text())
+    summary = json.loads((folder / "control.json").read_text(encoding="utf-8"))
     with Store.open(folder / "data") as store:
         assert len(store) == 2
         assert [line["steps"] for line in summary["episodes"]] == np.diff([0, *store.episode_ends]).tolist()
@@ -72,7 +72,7 @@ def test_a_recording_can_be_rehearsed(folder, continuing):
 
 
 def test_the_report_shows_what_happened(folder, worlds):
-    page = write_control_report(folder, worlds.EMBODIMENT).read_text()
+    page = write_control_report(folder, worlds.EMBODIMENT).read_text(encoding="utf-8")
     for said in (
         "toy on dot",
         "success",

@@ -136,7 +136,7 @@ def test_lerobots_registry_makes_the_device(monkeypatch, tmp_path):
             return {"arm": RobotConfig}
 
     registered = []
-    (tmp_path / "heavy.py").write_text("import a_motor_driver_that_nobody_has")
+    (tmp_path / "heavy.py").write_text("import a_motor_driver_that_nobody_has", encoding="utf-8")
     robots, tools = ModuleType("lerobot.robots"), ModuleType("lerobot.utils.import_utils")
     robots.__path__ = [str(tmp_path)]
     robots.RobotConfig, robots.make_robot_from_config = RobotConfig, lambda config: config.port

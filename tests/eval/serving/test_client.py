@@ -79,7 +79,7 @@ def test_what_cannot_be_sent_says_so(value):
 
 
 def test_the_client_needs_numpy_websockets_and_msgpack_alone():
-    tree = ast.parse(Path(client.__file__).read_text())
+    tree = ast.parse(Path(client.__file__).read_text(encoding="utf-8"))
     names = {a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names}
     froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     assert all(node.level == 0 for node in froms)
