@@ -1,6 +1,7 @@
 """The command line: ``foreact VERB [key=value …]``."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -150,6 +151,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Status 2 and one message for bad input, 130 when interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without '→' shows '?'
     arguments = parser().parse_args(argv)
     try:
         return run(arguments)

@@ -5,6 +5,7 @@ What is there already, because an earlier call was stopped, is not counted.
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def forecast(stages: Mapping[str, Settings]) -> dict[str, float]:
     workers = collect["workers"] or machine.usable_threads()
     left = len(tasks) * collect["episodes"] - _collected(Path(collect["out"]))
     updates = train["steps"] - _trained(Path(train["out"]))
-    update = time_update(train, len(attempt.cameras)) if updates > 0 else 0.0
+    update = time_update(train, attempt.cameras) if updates > 0 else 0.0
     episodes = len(tasks) * evaluation["episodes"]
     return {
         "collect": max(0, left) * attempt.seconds / workers,
@@ -46,11 +47,12 @@ def forecast(stages: Mapping[str, Settings]) -> dict[str, float]:
     }
 
 
+@dataclass(frozen=True)
 class Attempt:
-    """One demonstration of an expert, timed: its seconds and its cameras."""
+    """One demonstration of an expert: how long it took, and from how many cameras."""
 
-    def __init__(self, seconds: float, cameras: tuple[Any, ...]):
-        self.seconds, self.cameras = seconds, cameras
+    seconds: float
+    cameras: int
 
 
 def time_attempt(task: str, collect: Settings) -> Attempt:
@@ -67,7 +69,7 @@ def time_attempt(task: str, collect: Settings) -> Attempt:
             env, FIRST_SEED, noise=Noise(), hold=collect["hold"], act=None, keep_failures=True, source=EXPERT,
             max_steps=collect["max_steps"],
         )  # fmt: skip
-        return Attempt(time.perf_counter() - began, env.embodiment.cameras)
+        return Attempt(time.perf_counter() - began, len(env.embodiment.cameras))
     finally:
         env.close()
 

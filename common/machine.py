@@ -212,7 +212,12 @@ def drawing() -> Drawing:
     library = environment.get("MUJOCO_GL", "")
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _DRAW], env=environment, capture_output=True, text=True, timeout=60
+            [sys.executable, "-c", _DRAW],
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=60,
         )
     except subprocess.TimeoutExpired:
         return Drawing(library, error="no answer within a minute")
