@@ -13,6 +13,12 @@ from .. import envs
 from ..common import machine
 from .commands import task_names
 
+SIDE_BY_SIDE = 1.2
+"""How much longer a demonstration takes while others are recorded on the other cores."""
+
+START = 10.0
+"""Seconds of an evaluation that do not grow with its episodes: processes, first pictures, films and the report."""
+
 Settings = Mapping[str, Any]
 
 
@@ -35,15 +41,14 @@ def forecast(stages: Mapping[str, Settings]) -> dict[str, float]:
     tasks = task_names(collect["tasks"])
     attempt = time_attempt(tasks[0], collect)
     workers = collect["workers"] or machine.usable_threads()
+    seconds = attempt.seconds / workers * (SIDE_BY_SIDE if workers > 1 else 1)
     left = len(tasks) * collect["episodes"] - _collected(Path(collect["out"]))
     updates = train["steps"] - _trained(Path(train["out"]))
     update = time_update(train, attempt.cameras) if updates > 0 else 0.0
-    episodes = len(tasks) * evaluation["episodes"]
     return {
-        "collect": max(0, left) * attempt.seconds / workers,
+        "collect": max(0, left) * seconds,
         "train": updates * update,
-        # pictures are drawn for every frame of a film, else only where the policy looks
-        "eval": episodes * attempt.seconds / workers,
+        "eval": START + len(tasks) * evaluation["episodes"] * seconds,
     }
 
 
@@ -75,17 +80,20 @@ def time_attempt(task: str, collect: Settings) -> Attempt:
 
 
 def time_update(train: Settings, cameras: int) -> float:
-    """Seconds of an update of the preset, on a made-up batch."""
+    """Seconds of an update of the preset, on a made-up batch: the shortest of three."""
     from ..eval.bench.train import Rehearsal
     from ..policy.config import ModelConfig
     from ..policy.settings import build
 
     preset = build(ModelConfig, train["model"], "model")
     update = Rehearsal(preset, train["batch_size"], device=train["device"], cameras=cameras)
-    update()
-    began = time.perf_counter()
-    update()
-    return (time.perf_counter() - began) * train["accumulate"]
+    update()  # the first one also packs weights and takes memory
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        update()
+        times.append(time.perf_counter() - began)
+    return min(times) * train["accumulate"]
 
 
 def _collected(store: Path) -> int:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from .device import Placement, on_threads, resolve, resolve_precision
 from .distill import DistillConfig, Distiller
 from .fitting import Batches, Fitting, NotFinite, TrainConfig
 from .latents import TokenizerConfig, TokenizerTrainer, load_tokenizer
+from .progress import training_bar
 from .run_folder import RunFolder, draw_curves, recorded_placement
 from .settings import build, defaults_of
 from .trainer import Trainer
@@ -80,7 +80,7 @@ def train(
         contextlib.closing(run),
         on_threads(placement.threads),
         _Interrupts() as interrupts,
-        _bar(trainer.step, config.steps, enabled=progress) as tick,
+        training_bar(trainer.step, config.steps, enabled=progress) as tick,
     ):
         _loop(trainer, run, interrupts, tick, evaluate)
     return run.path
@@ -244,24 +244,3 @@ class _Interrupts:
     def __exit__(self, *_: Any) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _bar(done: int, total: int, *, enabled: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A progress bar; yields what is called with each step's numbers."""
-    columns = (TextColumn("train"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), disable=not enabled) as bar:
-        task = bar.add_task("train", total=total, completed=done, text="")
-        shown: dict[str, float] = {}
-
-        def tick(record: dict[str, Any]) -> None:
-            shown.update(
-                {
-                    k: record[k]
-                    for k in ("loss", "val/action", "val/teacher", "val/psnr", "look/first_corr")
-                    if k in record
-                }
-            )
-            bar.update(task, advance=1, text=" ".join(f"{k} {v:.3g}" for k, v in shown.items()))
-
-        yield tick
