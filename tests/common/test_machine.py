@@ -49,7 +49,7 @@ def test_other_instructions_are_measured_anew(cache, monkeypatch, variable):
     rates = iter([Products(1, 2), Products(3, 4)])
     monkeypatch.setattr(machine, "measure_products", lambda device: next(rates))
     assert machine.products() == Products(1, 2)
-    monkeypatch.setenv(variable, "default")
+    monkeypatch.setenv(variable, "another")
     assert machine.products() == Products(3, 4)
     assert len(json.loads((cache / "products.json").read_text(encoding="utf-8"))) == 2
 
