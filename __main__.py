@@ -28,7 +28,7 @@ the arms (settings of `foreact train`), training seeds and tasks; foreact's own 
 """
 VERBS = {
     "quickstart": (
-        "collect, train and evaluate one task, in about a quarter of an hour",
+        "collect, train and evaluate one task; says at its start how long that takes here",
         "experiment/quickstart",
     ),
     "collect": ("demonstrations by scripted experts into a store", "collect"),
