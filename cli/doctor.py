@@ -79,7 +79,7 @@ def check_threads() -> Iterator[Line]:
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if usable < there:
         quota = machine.cpu_quota()
-        by = "a CPU quota (docker's --cpus)" if quota < there else "CPU affinity (taskset, docker's --cpuset-cpus)"
+        by = "a CPU quota (docker's --cpus)" if quota <= usable else "CPU affinity (taskset, docker's --cpuset-cpus)"
         yield Line("warning", "processor", f"{found}: limited by {by}", "start foreact where the limit is higher")
     else:
         yield Line("ok", "processor", found)
@@ -99,7 +99,7 @@ def check_products() -> Iterator[Line]:
         limited = ", ".join(f"{name}={os.environ[name]}" for name in limits)
         yield Line("warning", "products", f"{found}; {limited} limits the instructions", f"unset {' '.join(limits)}")
     elif rates.precision == "fp32":
-        mend = "nothing on this processor, which emulates bfloat16: leave precision=auto"
+        mend = "nothing: bfloat16 gains little or nothing on this processor; leave precision=auto"
         yield Line("note", "products", found, mend)
     else:
         yield Line("ok", "products", found)
@@ -112,7 +112,11 @@ def check_gpu() -> Iterator[Line]:
     if names := machine.gpu_names():
         yield Line("ok", "gpu", f"{', '.join(names)}; device=auto takes the first")
     elif shutil.which("nvidia-smi"):
-        mend = "install the CUDA build of torch (README, Installation)" if torch.version.cuda is None else "nvidia-smi"
+        mend = (
+            "install the CUDA build of torch (README, Installation)"
+            if torch.version.cuda is None
+            else "update the driver"
+        )
         yield Line("warning", "gpu", f"an NVIDIA driver is here, but torch {torch.__version__} sees no GPU", mend)
     else:
         yield Line("ok", "gpu", "none; device=auto takes the processor")
@@ -132,7 +136,11 @@ def check_disk() -> Iterator[Line]:
     """Room where runs are written, and for temporary files."""
     mend = "free some space, or set FOREACT_HOME to a folder on another disk"
     yield _room("disk", home().absolute(), mend)
-    yield _room("temporary", Path(tempfile.gettempdir()), "free some space, or set TMPDIR to a folder on another disk")
+    elsewhere = "free some space, or set TMPDIR to a folder on another disk"
+    try:
+        yield _room("temporary", Path(tempfile.gettempdir()), elsewhere)
+    except FileNotFoundError as error:  # none can be written
+        yield Line("error", "temporary", str(error), elsewhere)
 
 
 def _room(name: str, folder: Path, mend: str) -> Line:

@@ -114,6 +114,8 @@ def gpu_names() -> list[str]:
     """Names of the CUDA devices that PyTorch sees."""
     import torch
 
+    if not torch.cuda.is_available():  # devices may be counted all the same where the driver is too old
+        return []
     return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
 
 
@@ -158,7 +160,7 @@ def measure_products(device: str = "cpu") -> Products:
     if device == "cpu" and has_onednn():
         packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
         ways["float32_onednn"] = lambda: torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
-    wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+    wait = (lambda: torch.cuda.synchronize(device)) if device.startswith("cuda") else lambda: None
     with torch.inference_mode():
         best = {name: min(_seconds(way, wait), _seconds(way, wait)) for name, way in ways.items()}
         for _ in range(4):

@@ -62,6 +62,8 @@ def describe(model: ModelConfig | TokenizerConfig, data: Any, train: TrainConfig
 
 def _precision(placed: Placement) -> str:
     """What is multiplied how, and how fast that is here."""
+    if placed.device != "cpu":
+        return placed.precision
     rates, kernels = (
         machine.products(placed.device),
         f", {placed.kernels} kernels" if placed.precision == "fp32" else "",

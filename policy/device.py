@@ -52,9 +52,14 @@ def resolve_device(device: str) -> str:
 
 
 def resolve_precision(precision: str, device: str) -> str:
-    """'auto' to 'bf16' where the device multiplies bfloat16 much faster than float32 (measured), else 'fp32'."""
+    """'auto' to 'bf16' where a processor multiplies bfloat16 much faster than float32 (measured) or a GPU has it in
+    hardware, else 'fp32'."""
     choose(precision, PRECISIONS, "precision")
-    return machine.products(device).precision if precision == "auto" else precision
+    if precision != "auto":
+        return precision
+    if device.startswith("cuda"):
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return machine.products(device).precision
 
 
 def resolve_kernels(kernels: str, device: str) -> str:
@@ -65,7 +70,14 @@ def resolve_kernels(kernels: str, device: str) -> str:
     choose(kernels, KERNELS, "kernels")
     if kernels == "onednn" and not (device == "cpu" and machine.has_onednn()):
         raise UserError(f"kernels=onednn: on device {device!r} PyTorch {torch.__version__} has none; use kernels=torch")
-    return machine.products(device).kernels if kernels == "auto" else kernels
+    if kernels != "auto":
+        return kernels
+    return "torch" if device.startswith("cuda") else machine.products(device).kernels
+
+
+def resolve_threads() -> int:
+    """The threads that PyTorch has now."""
+    return torch.get_num_threads()
 
 
 def autocast(precision: str, device: str) -> AbstractContextManager:

@@ -38,7 +38,7 @@ class RunFolder:
         if about.is_file():
             record = json.loads(about.read_text(encoding="utf-8"))
             _same({**_flat(defaults or {}), **_flat(record["config"])}, config, path, record.get("placement", {}))
-            if record | chosen != record:
+            if "placement" not in record and chosen:  # begun before that was kept
                 write_json(about, record | chosen)
         else:
             versions = package_versions()

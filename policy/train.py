@@ -16,7 +16,7 @@ from ..data.sources import Source, sources_of
 from ..envs.errors import UserError
 from .checkpoint import find_checkpoint, find_finished, load_policy
 from .config import ModelConfig
-from .device import Placement, on_threads, resolve, resolve_precision
+from .device import Placement, on_threads, resolve, resolve_precision, resolve_threads
 from .distill import DistillConfig, Distiller
 from .fitting import Batches, Fitting, NotFinite, TrainConfig
 from .latents import TokenizerConfig, TokenizerTrainer, load_tokenizer
@@ -89,15 +89,20 @@ def train(
 def place(config: TrainConfig, recorded: Mapping[str, Any]) -> Placement:
     """Where a run computes: as it is asked, else as it began (recorded, may be empty), else as is best here.
 
+    It begins anew with fewer threads where it began with more than there are here.
     Warns where a run goes on in a precision that is not the faster one of this machine.
     """
     asked = {name: getattr(config, name) for name in ("device", "precision", "kernels", "threads")}
     if asked["device"] not in ("auto", recorded.get("device")):
         recorded = {name: value for name, value in recorded.items() if name != "kernels"}
+    if "threads" in recorded:
+        recorded = {**recorded, "threads": min(recorded["threads"], resolve_threads())}
     placement = resolve(**{n: recorded.get(n, v) if v in ("auto", 0) else v for n, v in asked.items()})
-    faster = resolve_precision("auto", placement.device)
-    if asked["precision"] == "auto" and placement.precision != faster:
-        log.warning("this run began in %s and goes on with it; %s is faster here", placement.precision, faster)
+    if recorded and asked["precision"] == "auto":
+        with on_threads(placement.threads):
+            faster = resolve_precision("auto", placement.device)
+        if placement.precision != faster:
+            log.warning("this run began in %s and goes on with it; %s is faster here", placement.precision, faster)
     return placement
 
 

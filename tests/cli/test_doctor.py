@@ -1,7 +1,9 @@
 """`foreact doctor` on machines that lack something: each is named, with the way to mend it."""
 
+import math
 import os
 import shutil
+import sys
 import types
 
 import pytest
@@ -21,6 +23,9 @@ def sound(monkeypatch, tmp_path):
     monkeypatch.setattr(machine, "measure_products", lambda: GOOD)
     monkeypatch.setattr(machine, "drawing", lambda: Drawing("egl", "llvmpipe"))
     monkeypatch.setattr(machine, "usable_threads", lambda: 4)
+    monkeypatch.setattr(machine, "cpu_quota", lambda: math.inf)
+    if torch := sys.modules.get("torch"):
+        monkeypatch.setattr(torch.version, "cuda", None)
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     monkeypatch.setattr(machine, "gpu_names", list)
     monkeypatch.setattr(shutil, "which", lambda name: None)

@@ -41,6 +41,7 @@ def test_what_is_there_is_not_counted(stages, timed, monkeypatch, tmp_path):
 
 
 def test_it_names_the_machine(stages, timed):
+    stages["train"]["device"] = "cpu"
     text = forecast.describe_forecast(stages)
     assert text.startswith("About ")
     assert machine.processor_name() in text
