@@ -89,7 +89,7 @@ def train(
 def place(config: TrainConfig, recorded: Mapping[str, Any]) -> Placement:
     """Where a run computes: as it is asked, else as it began (recorded, may be empty), else as is best here.
 
-    It begins anew with fewer threads where it began with more than there are here.
+    It goes on with fewer threads where it began with more than there are here.
     Warns where a run goes on in a precision that is not the faster one of this machine.
     """
     asked = {name: getattr(config, name) for name in ("device", "precision", "kernels", "threads")}
