@@ -22,7 +22,7 @@ def reference_seconds(count: int = 40) -> float:
     from foreact.policy.settings import build
 
     preset = build(ModelConfig, config_of("train", ["data=none", "model=joint/tiny"])["model"], "model")
-    update = Rehearsal(preset, 4, device="cpu")
+    update = Rehearsal(preset, 4, device="cpu", precision="fp32", kernels="torch")
     update()
     began = time.process_time()
     for _ in range(count):

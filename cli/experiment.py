@@ -22,7 +22,8 @@ def run_experiment(overrides: Sequence[str]) -> None:
     }
     # All are composed before the first begins: a misspelt setting should not cost a collection.
     composed = {stage: config_of(stage, as_overrides(settings)) for stage, settings in stages(config, out).items()}
-    say(describe_forecast(composed))
+    if composed["collect"]["policy"] == "expert":
+        say(describe_forecast(composed))
     for number, (stage, settings) in enumerate(composed.items(), start=1):
         console.rule(f"{number}/{len(composed)} {stage}")
         verbs[stage](settings)

@@ -1,6 +1,6 @@
-"""How long an experiment will take here: a demonstration and two updates are timed before it begins.
+"""How long an experiment will take here: a demonstration of its first task and some updates are timed before it begins.
 
-What is there already, because an earlier call was stopped, is not counted.
+Demonstrations and updates that are there already, because an earlier call was stopped, are not counted.
 """
 
 import time
@@ -83,16 +83,19 @@ def time_update(train: Settings, cameras: int) -> float:
     """Seconds of an update of the preset, on a made-up batch: the shortest of three."""
     from ..eval.bench.train import Rehearsal
     from ..policy.config import ModelConfig
+    from ..policy.device import on_threads
     from ..policy.settings import build
 
     preset = build(ModelConfig, train["model"], "model")
-    update = Rehearsal(preset, train["batch_size"], device=train["device"], cameras=cameras)
-    update()  # the first one also packs weights and takes memory
+    how = {name: train[name] for name in ("device", "precision", "kernels", "threads")}
+    update = Rehearsal(preset, train["batch_size"], cameras=cameras, **how)
     times = []
-    for _ in range(3):
-        began = time.perf_counter()
-        update()
-        times.append(time.perf_counter() - began)
+    with on_threads(train["threads"] or None):
+        update()  # the first one also packs weights and takes memory
+        for _ in range(3):
+            began = time.perf_counter()
+            update()
+            times.append(time.perf_counter() - began)
     return min(times) * train["accumulate"]
 
 

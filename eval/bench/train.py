@@ -35,6 +35,7 @@ BATCHES, DRAWS = (16, 32, 64, 128), (1, 2, 4, 8)
 class Rehearsal(Fitting[Model]):
     """The whole update of a preset (loss, gradients, clipping, AdamW, averages) on one made-up batch.
 
+    cameras: None for the arm's own, one. settings: more of `TrainConfig`.
     arm: `TUNED`, or `FROZEN` (see frozen.py, with AdamW that is not fused), or `RECOMPUTED`, with activation
     checkpointing.
     """
@@ -46,8 +47,9 @@ class Rehearsal(Fitting[Model]):
         arm: str = TUNED,
         device: str = "auto",
         cameras: int | None = None,
+        **settings: Any,
     ):
-        super().__init__(TrainConfig(device=device, batch_size=batch_size))
+        super().__init__(TrainConfig(device=device, batch_size=batch_size, **settings))
         self.policy = fake_policy(config, self.device, cameras=cameras)
         model = self.policy.model.train()
         model.backbone.recompute = arm == RECOMPUTED

@@ -11,8 +11,10 @@ from foreact.common.machine import Products
 from foreact.envs.errors import UserError
 from foreact.policy import TrainConfig, train
 from foreact.policy.device import Placement, resolve
+from foreact.policy.nn import linear
 from foreact.policy.run_folder import recorded_placement
 from foreact.policy.train import place
+from foreact.policy.trainer import Trainer
 
 from .runs import SHORT
 
@@ -91,3 +93,15 @@ def test_threads_and_device_may_change(monkeypatch):
             place(dataclasses.replace(AUTO, device="auto"), gone)
     moved = place(dataclasses.replace(AUTO, device="cpu"), gone)
     assert (moved.precision, moved.kernels) == ("bf16", "onednn")  # kernels are the new device's
+
+
+@pytest.mark.skipif(not machine.has_onednn(), reason="this PyTorch has no oneDNN")
+@pytest.mark.parametrize("kernels", ["onednn", "torch"])
+def test_an_update_takes_the_kernels_that_were_chosen(monkeypatch, store, preset, kernels):
+    used = []
+    product = linear._product
+    monkeypatch.setattr(linear, "_product", lambda *parts: used.append(parts) or product(*parts))
+    trainer = Trainer(store, preset, dataclasses.replace(SHORT, kernels=kernels))
+    used.clear()
+    trainer.update(trainer.batches())
+    assert bool(used) == (kernels == "onednn")
