@@ -90,7 +90,7 @@ def imagine(
                 if number < shown:
                     boards.append(board)
             results[query] = score.summary([(field.name, places) for field, places in columns(fields)])
-            if boards[0]:
+            if any(boards):
                 write_storyboard(out / f"{query}.mp4", boards, title=query)
     about = {"moving": f"a colour differs from the present by more than {MOVING:g} of its range"}
     settings = {"episodes": numbers, "learned_from": learned, "every": every, "guidance": guidance, "samples": samples}

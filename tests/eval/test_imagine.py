@@ -72,6 +72,13 @@ def test_every_trained_query_gets_numbers_and_a_film(trained, tmp_path):
     assert found["queries"]["video"]["looks"] == 2 * 2
 
 
+def test_without_films_there_are_numbers_all_the_same(trained, tmp_path):
+    policy, store = trained
+    found = imagine(policy, store, queries=["joint"], episodes=[2], out=tmp_path, shown=0, progress=False)
+    assert "psnr" in found["queries"]["joint"]
+    assert not (tmp_path / "joint.mp4").exists()
+
+
 def test_episodes_that_were_learned_from_are_not_scored_unasked(trained, tmp_path, caplog):
     policy, store = trained
     assert sum(len(one.of(store)) for one in policy.learned) == 3  # of 4, one is held out
