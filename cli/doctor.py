@@ -90,9 +90,13 @@ def check_threads() -> Iterator[Line]:
 
 def check_products() -> Iterator[Line]:
     """How fast matrix products are, and which precision training takes for it."""
-    rates = machine.measure_products()
+    from ..policy.device import on_threads
+
+    with on_threads(machine.usable_threads()):
+        rates = machine.measure_products()
     fastest = max(rates.float32, rates.float32_onednn)
-    found = f"float32 {fastest:.0f} GFLOP/s, bfloat16 {rates.bfloat16:.0f}: precision=auto trains in {rates.precision}"
+    found = f"float32 {fastest:.0f} GFLOP/s, bfloat16 {rates.bfloat16:.0f}: "
+    found += f"precision=auto on the processor is {rates.precision}"
     found += f" ({rates.kernels} kernels)" if rates.precision == "fp32" else ""
     limits = [name for name in machine.ENVIRONMENT if os.environ.get(name)]
     if limits:

@@ -25,6 +25,7 @@ _INSTALL = {
     "osmesa": "sudo apt-get install -y libosmesa6",
     "glfw": "sudo apt-get install -y libgl1 libglfw3, and a display; or set MUJOCO_GL=egl",
 }
+_INSTALL_MUJOCO = 'pip install "foreact[sim]" (Metaworld) or "foreact[robots]" (the others)'
 _OFF = {"disable", "disabled", "off", "false", "0"}
 _MAX_GEOMS = 1000
 
@@ -44,8 +45,7 @@ def import_mujoco() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "mujoco":
             raise _gl_error(backend, error) from error
-        mend = 'pip install "foreact[sim]" (Metaworld) or "foreact[robots]" (the others)'
-        raise UserError(f"MuJoCo is not installed; mend: {mend}") from error
+        raise UserError(f"MuJoCo is not installed; mend: {_INSTALL_MUJOCO}") from error
     except (ImportError, AttributeError, OSError, RuntimeError) as error:
         raise _gl_error(backend, error) from error
     return mujoco
@@ -53,6 +53,8 @@ def import_mujoco() -> Any:
 
 def mend_drawing(backend: str, error: str) -> str:
     """How to mend that MuJoCo cannot draw with a GL library, from what it said."""
+    if "No module named 'mujoco'" in error:
+        return _INSTALL_MUJOCO
     if "MUJOCO_EGL_DEVICE_ID" in error:
         return "unset MUJOCO_EGL_DEVICE_ID, or set it to a device that there is"
     if backend in _OFF:

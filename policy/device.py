@@ -48,6 +48,8 @@ def resolve_device(device: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"device={device} asked for, but torch {torch.__version__} sees no CUDA device; use device=cpu")
+    if device.startswith("cuda:") and device[5:] not in map(str, range(torch.cuda.device_count())):
+        raise UserError(f"device={device} asked for, but torch numbers its {torch.cuda.device_count()} GPU(s) from 0")
     return device
 
 

@@ -1,6 +1,7 @@
 """A training run's folder: what was asked, by which versions, and the numbers along the way."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ from ..data.provenance import package_versions
 from ..data.whole import whole, write_json
 from ..envs.errors import UserError
 from .device import describe_machine
+
+log = logging.getLogger(__name__)
 
 # Settings that change speed, rounding or what is written: they may differ when a run goes on.
 FREE = tuple(
@@ -38,7 +41,8 @@ class RunFolder:
         if about.is_file():
             record = json.loads(about.read_text(encoding="utf-8"))
             _same({**_flat(defaults or {}), **_flat(record["config"])}, config, path, record.get("placement", {}))
-            if "placement" not in record and chosen:  # begun before that was kept
+            if placement and "placement" not in record:  # begun before that was kept
+                log.warning("%s does not say how it computed so far; it goes on in %s", path, placement["precision"])
                 write_json(about, record | chosen)
         else:
             versions = package_versions()

@@ -97,7 +97,11 @@ def place(config: TrainConfig, recorded: Mapping[str, Any]) -> Placement:
         recorded = {name: value for name, value in recorded.items() if name != "kernels"}
     if "threads" in recorded:
         recorded = {**recorded, "threads": min(recorded["threads"], resolve_threads())}
-    placement = resolve(**{n: recorded.get(n, v) if v in ("auto", 0) else v for n, v in asked.items()})
+    try:
+        placement = resolve(**{n: recorded.get(n, v) if v in ("auto", 0) else v for n, v in asked.items()})
+    except UserError as error:
+        began = f"this run began with device={recorded['device']}, which it goes on with: " if recorded else ""
+        raise UserError(f"{began}{error}") from None
     if recorded and asked["precision"] == "auto":
         with on_threads(placement.threads):
             faster = resolve_precision("auto", placement.device)

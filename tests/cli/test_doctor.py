@@ -88,7 +88,7 @@ def other_version(patch):
     [
         (no_gl, "error", "MUJOCO_GL=osmesa cannot draw: ImportError", "apt-get install -y libosmesa6"),
         (wrong_device, "error", "MUJOCO_EGL_DEVICE_ID", "unset MUJOCO_EGL_DEVICE_ID"),
-        (emulated, "note", "trains in fp32 (onednn kernels)", "leave precision=auto"),
+        (emulated, "note", "on the processor is fp32 (onednn kernels)", "leave precision=auto"),
         (limited_instructions, "warning", "ONEDNN_MAX_CPU_ISA=AVX2 limits", "unset ONEDNN_MAX_CPU_ISA"),
         (one_processor, "warning", "1 of 4 processors may be used: limited by CPU affinity", "limit is higher"),
         (quota, "warning", "limited by a CPU quota", "limit is higher"),
